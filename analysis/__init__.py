@@ -1,0 +1,75 @@
+"""Fit and extrapolate scaling laws from run directories and tables; imports nothing of lab.
+
+    from analysis import fit, read_runs
+    law = fit("power_floor_N", read_runs("runs/first_ladder").at_common_tokens())
+    print(law.summary()); law.predict(N=331_776)
+
+Names are loaded when they are first used, so that a command line answers at once. `fit` and
+`forecast` are functions and also the modules that hold them; the package gives the functions.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import types
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from analysis.differences import neighbours as neighbours
+    from analysis.differences import paired as paired
+    from analysis.errors import AnalysisError as AnalysisError
+    from analysis.estimate import Huber as Huber
+    from analysis.estimate import Squares as Squares
+    from analysis.estimate import Status as Status
+    from analysis.fit import Fit as Fit
+    from analysis.fit import fit as fit
+    from analysis.forecast import Forecast as Forecast
+    from analysis.forecast import forecast as forecast
+    from analysis.forecast import freeze as freeze
+    from analysis.forecast import verify as verify
+    from analysis.forms import power as power
+    from analysis.forms import power_floor as power_floor
+    from analysis.forms import separable as separable
+    from analysis.report import write_report as write_report
+    from analysis.table import Table as Table
+    from analysis.table import from_frame as from_frame
+    from analysis.table import read_csv as read_csv
+    from analysis.table import read_runs as read_runs
+
+_HOME = {
+    "differences": ("neighbours", "paired"),
+    "errors": ("AnalysisError",),
+    "estimate": ("Huber", "Squares", "Status"),
+    "fit": ("Fit", "fit"),
+    "forecast": ("Forecast", "forecast", "freeze", "verify"),
+    "forms": ("power", "power_floor", "separable"),
+    "report": ("write_report",),
+    "table": ("Table", "from_frame", "read_csv", "read_runs"),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+
+class _Package(types.ModuleType):
+    """A package in which importing the module `fit` does not hide the function `fit`."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in _MODULE_OF and isinstance(value, types.ModuleType):
+            return
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f"{__name__}.{_MODULE_OF[name]}")
+    value = module.__dict__[name]
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_MODULE_OF])

@@ -1,0 +1,101 @@
+"""The run record: header, rows, end; append-only, cut back to the step that was restored.
+
+docs/run_directory.md states the schema. A kill can leave a half-written last line; it is cut off.
+"""
+
+import json
+import math
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from lab.core.errors import LabError
+
+SCHEMA = "lab.record/1"
+
+
+def strict(value: Any) -> Any:
+    """The value with numbers that JSON cannot hold written as "nan", "inf", "-inf"."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {key: strict(item) for key, item in value.items()}
+    return value
+
+
+def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
+    """All complete rows; a half-written last line is left out, any other bad line is an error."""
+    if not path.exists():
+        return []
+    lines = path.read_bytes().split(b"\n")
+    rows = []
+    for number, line in enumerate(lines[:-1], start=1):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            raise LabError(f"{path}, line {number}: not JSON: {line[:60]!r}") from None
+        if not isinstance(row, dict) or "kind" not in row:
+            raise LabError(f'{path}, line {number}: an object with a "kind" is expected')
+        rows.append(row)
+    if rows and (rows[0]["kind"] != "header" or rows[0].get("schema") != SCHEMA):
+        found = rows[0].get("schema", rows[0]["kind"])
+        raise LabError(f'{path}, line 1: a header of schema "{SCHEMA}" is expected, not "{found}"')
+    return rows
+
+
+def finished(rows: list[dict[str, Any]]) -> bool:
+    """Whether the run came to its end, a divergence included."""
+    return bool(rows) and rows[-1]["kind"] == "end"
+
+
+class Record:
+    """The open record of one run; one process writes it."""
+
+    def __init__(self, path: pathlib.Path, header: Mapping[str, Any], *, step: int):
+        """Open or begin the record and drop what comes after `step`, the step restored."""
+        self._path = path
+        rows = read_rows(path)
+        header = {"kind": "header", "schema": SCHEMA, **header}
+        if rows and rows[0]["identity"] != header["identity"]:
+            raise LabError(
+                f"{path}: belongs to the run {rows[0]['identity']}, not to {header['identity']}"
+            )
+        if step and not rows:
+            raise LabError(f"{path}: missing, but a checkpoint of step {step} is there")
+        first = {**rows[0]} if rows else header
+        kept = [r for r in rows[1:] if r["kind"] != "end" and r["step"] <= step] if step else []
+        self._rewrite([first, *kept])
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 closed in close()
+        self.steps = {kind: [r["step"] for r in kept if r["kind"] == kind] for kind in _ROWS}
+
+    def _rewrite(self, rows: list[Mapping[str, Any]]) -> None:
+        text = "".join(_line(row) for row in rows)
+        if self._path.exists() and self._path.read_text(encoding="utf-8") == text:
+            return
+        fresh = self._path.with_suffix(".tmp")
+        with open(fresh, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(fresh, self._path)
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Write one row and hand it to the operating system, so that a kill cannot lose it."""
+        self._file.write(_line(row))
+        self._file.flush()
+
+    def sync(self) -> None:
+        """Force the rows to the disk; before a checkpoint that stands for them."""
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+_ROWS = ("train", "evaluation")
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    return json.dumps(strict(row), separators=(", ", ": "), allow_nan=False) + "\n"

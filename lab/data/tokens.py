@@ -1,0 +1,130 @@
+"""Encoded images by index: a table in memory when it fits a stated limit, else made as read."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from lab.core.errors import LabError
+from lab.data.sources import Source
+
+CHUNK = 512  # images decoded before they are encoded together
+LIMIT_BYTES = 2 * 2**30
+
+Indices = Sequence[int] | np.ndarray
+Progress = Callable[[int, int], None]  # images done, images in all
+
+
+class Encoder(Protocol):
+    """The part of a tokenizer that data need."""
+
+    def encode(self, images: np.ndarray) -> np.ndarray:
+        """Tokens (B, T) of images (B, H, W, C) uint8."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """Tokens (b, T), uint8 or int32, and labels (b,) int32."""
+
+    tokens: np.ndarray
+    labels: np.ndarray
+
+
+def encode_rows(source: Source, encoder: Encoder, indices: Indices) -> Rows:
+    """Read and encode these examples; those of one shape together."""
+    examples = source.read(indices)
+    labels = np.array([example["label"] for example in examples], np.int32)
+    by_shape: dict[tuple[int, ...], list[int]] = {}
+    for place, example in enumerate(examples):
+        by_shape.setdefault(example["image"].shape, []).append(place)
+    tokens: np.ndarray | None = None
+    for places in by_shape.values():
+        encoded = encoder.encode(np.stack([examples[place]["image"] for place in places]))
+        if tokens is None:
+            tokens = np.empty((len(examples), encoded.shape[1]), encoded.dtype)
+        tokens[places] = encoded
+    if tokens is None:
+        raise LabError(f"{source.info.name}: no examples were asked for")
+    return Rows(tokens, labels)
+
+
+class TokenTable:
+    """All tokens (N, T) and labels (N,) of a split in memory: decoding is paid once."""
+
+    def __init__(self, rows: Rows):
+        self.tokens = rows.tokens
+        self.labels = rows.labels
+
+    @classmethod
+    def build(
+        cls,
+        source: Source,
+        encoder: Encoder,
+        *,
+        limit_bytes: int = LIMIT_BYTES,
+        progress: Progress | None = None,
+    ) -> TokenTable:
+        """Read and encode the whole source; raises when the table would pass limit_bytes."""
+        needed = table_bytes(source, encoder)
+        if needed > limit_bytes:
+            raise LabError(
+                f"{source.info.name}: a table of its tokens takes {needed} bytes; allowed: "
+                f"{limit_bytes}"
+            )
+        total = len(source)
+        first = encode_rows(source, encoder, [0]).tokens
+        tokens = np.empty((total, first.shape[1]), first.dtype)
+        labels = np.empty(total, np.int32)
+        for start in range(0, total, CHUNK):
+            stop = min(start + CHUNK, total)
+            rows = encode_rows(source, encoder, range(start, stop))
+            tokens[start:stop], labels[start:stop] = rows.tokens, rows.labels
+            if progress is not None:
+                progress(stop, total)
+        return cls(Rows(tokens, labels))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def rows(self, indices: Indices) -> Rows:
+        """The rows at these indices, as new arrays."""
+        chosen = np.asarray(indices, np.int64)
+        return Rows(self.tokens[chosen], self.labels[chosen])
+
+
+def table_bytes(source: Source, encoder: Encoder) -> int:
+    """Bytes of the table of a source, from its first image."""
+    first = encode_rows(source, encoder, [0])
+    return len(source) * (first.tokens.nbytes + first.labels.nbytes)
+
+
+class Stream:
+    """Tokens read and encoded as they are asked for: for what does not fit in memory."""
+
+    def __init__(self, source: Source, encoder: Encoder):
+        self._source = source
+        self._encoder = encoder
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def rows(self, indices: Indices) -> Rows:
+        """The rows at these indices."""
+        return encode_rows(self._source, self._encoder, indices)
+
+
+def open_rows(
+    source: Source,
+    encoder: Encoder,
+    *,
+    limit_bytes: int = LIMIT_BYTES,
+    progress: Progress | None = None,
+) -> TokenTable | Stream:
+    """The table of a source when it fits the limit, otherwise a stream."""
+    if table_bytes(source, encoder) > limit_bytes:
+        return Stream(source, encoder)
+    return TokenTable.build(source, encoder, limit_bytes=limit_bytes, progress=progress)

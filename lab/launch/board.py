@@ -1,0 +1,108 @@
+"""The state of a sweep's runs, read from their directories, and the table that shows it."""
+
+import dataclasses
+import enum
+import pathlib
+from typing import Any
+
+from lab.core.config import RunConfig, identity
+from lab.core.record import read_rows
+from lab.launch.claim import is_claimed
+
+FAILURE = "failure.txt"
+
+
+class RunState(enum.StrEnum):
+    """What a run's directory says."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    FINISHED = "finished"
+    DIVERGED = "diverged"
+    FAILED = "failed"
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One run of a sweep and how far it is."""
+
+    name: str
+    identity: str
+    directory: pathlib.Path
+    state: RunState
+    step: int = 0
+    total_steps: int = 0
+    params_blocks: int | None = None
+    loss_nats_per_token: float | None = None
+    loss_se_nats_per_token: float | None = None
+    reason: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {**dataclasses.asdict(self), "directory": str(self.directory)}
+
+
+def read_entry(run: RunConfig, directory: pathlib.Path) -> Entry:
+    """What the directory says of this run."""
+    rows = read_rows(directory / "record.jsonl")
+    entry = Entry(
+        name=run.name, identity=identity(run), directory=directory, state=_state(directory, rows)
+    )
+    if (directory / FAILURE).exists():
+        lines = (directory / FAILURE).read_text(encoding="utf-8").splitlines()
+        entry = dataclasses.replace(entry, reason=lines[0] if lines else "")
+    if not rows:
+        return entry
+    header, last = rows[0], rows[-1]
+    evaluations = [r for r in rows if r["kind"] == "evaluation" and r["weights"] == "raw"]
+    entry = dataclasses.replace(
+        entry,
+        step=last.get("step", 0),
+        total_steps=header["steps"],
+        params_blocks=header["params"]["blocks"],
+        reason=last.get("reason", entry.reason),
+    )
+    if not evaluations:
+        return entry
+    return dataclasses.replace(
+        entry,
+        loss_nats_per_token=evaluations[-1]["loss_nats_per_token"],
+        loss_se_nats_per_token=evaluations[-1]["loss_se_nats_per_token"],
+    )
+
+
+def _state(directory: pathlib.Path, rows: list[dict[str, Any]]) -> RunState:
+    if rows and rows[-1]["kind"] == "end":
+        return RunState(rows[-1]["status"])
+    if is_claimed(directory):
+        return RunState.RUNNING
+    return RunState.FAILED if (directory / FAILURE).exists() else RunState.WAITING
+
+
+def board_table(entries: list[Entry], *, title: str):
+    """A rich table of a sweep."""
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for heading in ("run", "state", "N (blocks)", "step", "loss, nats/token", "note"):
+        table.add_column(heading, justify="left" if heading in ("run", "state", "note") else "right")
+    colours = {
+        RunState.FINISHED: "green",
+        RunState.RUNNING: "cyan",
+        RunState.FAILED: "red",
+        RunState.DIVERGED: "red",
+        RunState.WAITING: "dim",
+    }
+    for e in entries:
+        loss = "" if e.loss_nats_per_token is None else f"{float(e.loss_nats_per_token):.4f}"
+        if e.loss_se_nats_per_token is not None:
+            loss += f" ± {float(e.loss_se_nats_per_token):.4f}"
+        table.add_row(
+            e.name,
+            f"[{colours[e.state]}]{e.state}[/]",
+            "" if e.params_blocks is None else f"{e.params_blocks:,}",
+            f"{e.step}/{e.total_steps}" if e.total_steps else "",
+            loss,
+            e.reason[:60],
+        )
+    return table

@@ -1,0 +1,104 @@
+"""From a command line to an admitted config, and from an error to one line and an exit code.
+
+Nothing here imports jax: a wrong field is refused within a second.
+"""
+
+import argparse
+import importlib.util
+import pathlib
+import pkgutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn
+
+from lab.core.config import RunConfig, admit, nearest, overlay
+from lab.core.errors import ExitCode, LabError
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def leave(main: Callable[[Sequence[str]], ExitCode]) -> NoReturn:
+    """Run a command; bad input becomes one line on standard error and exit code 2."""
+    try:
+        code = main(sys.argv[1:])
+    except LabError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = ExitCode.BAD_INPUT
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
+        code = ExitCode.BAD_INPUT
+    sys.exit(int(code))
+
+
+def parse(
+    parser: argparse.ArgumentParser, argv: Sequence[str]
+) -> tuple[argparse.Namespace, dict[str, str]]:
+    """The parsed flags, and `--config.a.b=value` flags as flat overrides."""
+    known, rest = parser.parse_known_args(argv)
+    overrides: dict[str, str] = {}
+    waiting = list(rest)
+    while waiting:
+        flag = waiting.pop(0)
+        if not flag.startswith("--config."):
+            flags = [s for action in parser._actions for s in action.option_strings]
+            raise LabError(f"{flag}: no such flag; {nearest(flag.split('=')[0], flags)}")
+        path, equals, value = flag.removeprefix("--config.").partition("=")
+        if not equals:
+            if not waiting:
+                raise LabError(f"{flag}: a value is missing")
+            value = waiting.pop(0)
+        overrides[path] = value
+    return known, overrides
+
+
+def load_function(spec: str, function: str) -> Callable[[], Any]:
+    """The function of a Python file, its argument after a colon bound: "configs/elm.py:s3"."""
+    path_text, _, argument = spec.partition(":")
+    path = pathlib.Path(path_text)
+    path = path if path.exists() else ROOT / path_text
+    if not path.is_file():
+        raise LabError(f"{path_text}: no such file")
+    module_spec = importlib.util.spec_from_file_location(path.stem, path)
+    if module_spec is None or module_spec.loader is None:
+        raise LabError(f"{path_text}: not a Python file")
+    module = importlib.util.module_from_spec(module_spec)
+    module_spec.loader.exec_module(module)
+    if not hasattr(module, function):
+        raise LabError(f"{path_text}: has no function {function}()")
+    target = getattr(module, function)
+    return lambda: target(argument) if argument else target()
+
+
+def load_config(spec: str, overrides: Mapping[str, Any]) -> RunConfig:
+    """The admitted config of a file with flat overrides laid over it."""
+    from lab.models import families
+
+    config = overlay(load_function(spec, "get_config")(), overrides)
+    families.fill_sizes(config.model)
+    run = admit(config)
+    families.check_parts(run.model)
+    check_names(run)
+    return run
+
+
+def check_names(run: RunConfig) -> None:
+    """Refuse a tokenizer or layout that no file provides."""
+    from configs.layouts import LAYOUTS
+
+    tokenizers = names_in("tokenizers", leave_out=("spec",))
+    if run.tokenizer.name not in tokenizers:
+        raise LabError(
+            f'config.tokenizer.name = "{run.tokenizer.name}": {nearest(run.tokenizer.name, tokenizers)}'
+        )
+    if run.execution.layout not in LAYOUTS:
+        raise LabError(
+            f'config.execution.layout = "{run.execution.layout}": '
+            f"{nearest(run.execution.layout, LAYOUTS)}"
+        )
+
+
+def names_in(room: str, *, leave_out: Sequence[str]) -> list[str]:
+    """The files of a room of lab, by name: what a config may ask of it."""
+    found = pkgutil.iter_modules([str(ROOT / "lab" / room)])
+    return sorted(m.name for m in found if m.name not in leave_out)

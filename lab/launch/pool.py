@@ -1,0 +1,96 @@
+"""A sweep's workers as processes, and the live table of what they do."""
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any, TextIO
+
+from rich.console import Console
+
+from lab.core.config import RunConfig
+from lab.launch.live import SweepView
+from lab.launch.signals import StopSignal
+
+
+def run_pool(
+    runs: Sequence[RunConfig], argv: Sequence[str], *, workers: int, title: str
+) -> bool:
+    """Run the sweep on `workers` processes and show it; True where a signal stopped it.
+
+    Each worker gets its own share of the cores: small models do not fill two cores, and two runs
+    side by side do. After a first signal the workers save; a second one kills them.
+    """
+    console = Console()
+    with StopSignal() as signals:
+        children = [_start(argv, cores) for cores in _shares(workers)]
+        messages: queue.Queue[dict[str, Any]] = queue.Queue()
+        for child in children:
+            threading.Thread(target=_listen, args=(child.stdout, messages), daemon=True).start()
+        try:
+            with SweepView(console, runs, title=title) as view:
+                _watch(children, messages, view, signals)
+        finally:
+            for child in children:
+                if child.poll() is None:
+                    child.kill()
+                child.wait()
+                for pipe in (child.stdin, child.stdout):
+                    if pipe is not None:
+                        pipe.close()
+        return signals.came
+
+
+def _watch(
+    children: list[subprocess.Popen[str]],
+    messages: queue.Queue[dict[str, Any]],
+    view: SweepView,
+    signals: StopSignal,
+) -> None:
+    told = False
+    while any(child.poll() is None for child in children) or not messages.empty():
+        if signals.came and not told:
+            told = True
+            view.say("stopping: each run saves first (a second Ctrl-C leaves at once)")
+            for child in children:
+                child.terminate()
+        try:
+            view.hear(messages.get(timeout=0.2))
+        except queue.Empty:
+            view.refresh()
+
+
+def _start(argv: Sequence[str], cores: Sequence[int]) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "lab.launch.sweep", *argv, "--worker"]
+    command += ["--cores", ",".join(str(core) for core in cores)]
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # Ctrl-C reaches the parent only, which passes it on
+    )
+
+
+def _shares(workers: int) -> list[list[int]]:
+    """The cores of this process dealt to the workers; none where there are too few to share."""
+    if not hasattr(os, "sched_getaffinity"):
+        return [[] for _ in range(workers)]
+    cores = sorted(os.sched_getaffinity(0))
+    if workers > len(cores):
+        return [[] for _ in range(workers)]
+    return [cores[i::workers] for i in range(workers)]
+
+
+def _listen(pipe: TextIO | None, messages: queue.Queue[dict[str, Any]]) -> None:
+    for line in pipe or ():
+        try:
+            message = json.loads(line)
+        except ValueError:
+            continue  # a library's own print
+        if isinstance(message, dict) and "run" in message:
+            messages.put({**message, "at_s": time.monotonic()})

@@ -1,0 +1,102 @@
+"""One admitted run, from its config to its outcome: what `train` and every sweep worker call."""
+
+import functools
+import json
+import os
+import pathlib
+from collections.abc import Callable
+
+import jax
+
+from lab.core.config import RunConfig, identity, plain, run_directory
+from lab.core.errors import LabError
+from lab.core.layout import make_layout
+from lab.core.record import finished, read_rows
+from lab.data.sources import open_source
+from lab.data.tokens import open_rows
+from lab.launch.claim import claimed
+from lab.tokenizers.pixels import Pixels
+from lab.tokenizers.spec import Tokenizer
+from lab.train.job import Images, Job, Split
+from lab.train.loop import Hooks, Loop, Outcome, Status
+
+
+def set_up_jax(cache: pathlib.Path) -> None:
+    """Keep compiled programs between processes; the second start of a model compiles nothing."""
+    jax.config.update("jax_compilation_cache_dir", str(cache))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
+
+
+def train_run(run: RunConfig, hooks: Hooks, say: Callable[[str], None]) -> Outcome:
+    """Train a run to its end unless it has ended; refuses a directory that another process holds."""
+    directory = run_directory(run)
+    with claimed(directory) as ours:
+        if not ours:
+            raise LabError(f"{directory}: another process is training this run")
+        rows = read_rows(directory / "record.jsonl")
+        if finished(rows):
+            end = rows[-1]
+            return Outcome(Status(end["status"]), end["step"], end.get("reason", "done before"))
+        write_config(directory, run)
+        say("data")
+        job = make_job(run)
+        say("model")
+        return Loop(job, hooks).run()
+
+
+def make_job(run: RunConfig) -> Job:
+    """The job of a run on this process's devices."""
+    from configs.layouts import LAYOUTS
+
+    devices = jax.devices()
+    wanted = run.execution.devices or len(devices)
+    if wanted > len(devices):
+        raise LabError(f"config.execution.devices = {wanted}: {len(devices)} are here")
+    layout = make_layout(run.execution.layout, LAYOUTS, devices[:wanted])
+    tokenizer = make_tokenizer(run)
+    return Job(run, layout=layout, tokenizer=tokenizer, images=_images(run.data, tokenizer))
+
+
+def make_tokenizer(run: RunConfig) -> Tokenizer:
+    """The tokenizer that a config names."""
+    config = run.tokenizer
+    return Pixels(resolution=config.resolution, channels=config.channels, levels=config.levels)
+
+
+@functools.lru_cache(maxsize=2)
+def _images(data, tokenizer: Tokenizer) -> Images:
+    """Both splits, encoded once for all runs of this process that share them."""
+
+    def split(name: str, examples: int) -> Split:
+        source = open_source(
+            data.name,
+            split=name,
+            examples=examples or None,
+            data_dir=data.data_dir or None,
+            manual_dir=data.manual_dir or None,
+        )
+        info = source.info
+        return Split(rows=open_rows(source, tokenizer), name=info.name, digest=info.digest, classes=info.classes)
+
+    return Images(
+        train=split(data.train_split, data.train_examples),
+        validation=split(data.validation_split, data.validation_examples),
+    )
+
+
+def write_config(directory: pathlib.Path, run: RunConfig) -> None:
+    """Write config.json, or refuse a directory that holds another experiment's."""
+    path = directory / "config.json"
+    ours = identity(run)
+    if path.exists():
+        try:
+            theirs = json.loads(path.read_text(encoding="utf-8"))["identity"]
+        except (ValueError, KeyError, TypeError):
+            raise LabError(f"{path}: not a config of this laboratory; move it away") from None
+        if theirs != ours:
+            raise LabError(f"{path}: belongs to the run {theirs}, not to {ours}")
+    document = {"schema": "lab.config/1", "identity": ours, "config": plain(run)}
+    fresh = path.with_suffix(".tmp")
+    fresh.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    os.replace(fresh, path)

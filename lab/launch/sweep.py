@@ -1,0 +1,112 @@
+"""List, run, resume and watch a sweep: a Python file with `sweep()` returning overrides.
+
+    python -m lab.launch.sweep experiments/01_first_ladder/sweep.py --workers 2
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+
+from lab.core.config import RunConfig, identity, run_directory
+from lab.core.errors import ExitCode, LabError
+from lab.launch.board import Entry, RunState, board_table, read_entry
+from lab.launch.door import leave, load_config, load_function, parse
+
+EPILOG = """examples:
+  python -m lab.launch.sweep experiments/01_first_ladder/sweep.py --list
+  python -m lab.launch.sweep experiments/01_first_ladder/sweep.py --workers 2
+  python -m lab.launch.sweep experiments/01_first_ladder/sweep.py:eurosat --status --json
+
+A run that is finished is not run again; one that was stopped goes on. Any number of these may
+serve one sweep: each run is claimed by one process. Exit codes: 0 all finished, 1 some failed or
+diverged, 2 bad input, 75 interrupted and saved (start me again)."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The flags of this command."""
+    made = argparse.ArgumentParser(
+        prog="python -m lab.launch.sweep",
+        description="List, run, resume and watch a sweep.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    made.add_argument("sweep", metavar="FILE:ARG", help="a Python file with sweep()")
+    made.add_argument("--list", action="store_true", help="print the runs and leave")
+    made.add_argument("--status", action="store_true", help="print how far each run is and leave")
+    made.add_argument("--json", action="store_true", help="print as JSON")
+    made.add_argument("--workers", type=int, default=1, help="processes; each gets its share of cores")
+    made.add_argument("--only", metavar="NAME", nargs="+", help="these runs of the sweep only")
+    made.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    made.add_argument("--cores", default="", help=argparse.SUPPRESS)
+    made.add_argument("--config.PATH", dest="unused", metavar="VALUE", help="a field of every run")
+    return made
+
+
+def load_sweep(
+    spec: str, overrides: dict[str, str], only: Sequence[str] | None = None
+) -> list[RunConfig]:
+    """The admitted runs of a sweep file; refuses two runs of one identity or one name."""
+    runs = []
+    for override in load_function(spec, "sweep")():
+        if "config" not in override:
+            raise LabError(f'{spec}: a run without "config": {override}')
+        rest = {path: value for path, value in override.items() if path != "config"}
+        runs.append(load_config(override["config"], {**rest, **overrides}))
+    for what, values in (
+        ("identity", [identity(run) for run in runs]),
+        ("name", [run.name for run in runs]),
+    ):
+        twice = {value for value in values if values.count(value) > 1}
+        if twice:
+            raise LabError(f"{spec}: two runs of one {what}: {', '.join(sorted(twice))}")
+    names = [run.name for run in runs]
+    for name in only or ():
+        if name not in names:
+            raise LabError(f'--only {name}: no such run; allowed: {", ".join(names)}')
+    return [run for run in runs if not only or run.name in only]
+
+
+def entries_of(runs: Sequence[RunConfig]) -> list[Entry]:
+    """How far each run is."""
+    return [read_entry(run, run_directory(run)) for run in runs]
+
+
+def main(argv: Sequence[str]) -> ExitCode:
+    """Run the sweep, or say how it stands."""
+    flags, overrides = parse(parser(), argv)
+    if flags.workers < 1:
+        raise LabError(f"--workers {flags.workers}: at least 1")
+    runs = load_sweep(flags.sweep, overrides, flags.only)
+    if flags.worker:
+        from lab.launch.worker import work
+
+        return work(runs, cores=[int(core) for core in flags.cores.split(",") if core])
+    if flags.list or flags.status:
+        _print(flags, entries_of(runs))
+        return ExitCode.DONE
+    from lab.launch.pool import run_pool
+
+    interrupted = run_pool(runs, argv, workers=min(flags.workers, len(runs)), title=flags.sweep)
+    entries = entries_of(runs)
+    _print(flags, entries)
+    if interrupted:
+        return ExitCode.INTERRUPTED
+    unfinished = [e for e in entries if e.state is not RunState.FINISHED]
+    return ExitCode.FAILURE if unfinished else ExitCode.DONE
+
+
+def _print(flags: argparse.Namespace, entries: list[Entry]) -> None:
+    if flags.json:
+        print(json.dumps([entry.as_json() for entry in entries], indent=1))
+        return
+    from rich.console import Console
+
+    console = Console()
+    console.print(board_table(entries, title=flags.sweep))
+    if all(entry.state is RunState.FINISHED for entry in entries):
+        console.print(f"next: python -m analysis report {entries[0].directory.parent}")
+
+
+if __name__ == "__main__":
+    leave(main)

@@ -1,0 +1,77 @@
+"""Train one run, or go on with it.
+
+    python -m lab.launch.train --config configs/elm.py:s3 --config.train.duration "2e6 tokens"
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+
+from lab.core.errors import ExitCode
+from lab.launch.door import leave, load_config, parse
+
+EPILOG = """example:
+  python -m lab.launch.train --config configs/elm.py:s3 --config.train.duration "2e6 tokens"
+
+The same command goes on where a stopped run was. Exit codes: 0 finished, 2 bad input,
+3 diverged, 75 interrupted and saved (start me again)."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The flags of this command."""
+    made = argparse.ArgumentParser(
+        prog="python -m lab.launch.train",
+        description="Train one run, or go on with it.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    made.add_argument(
+        "--config", required=True, metavar="FILE:ARG", help="a config, like configs/elm.py:s3"
+    )
+    made.add_argument(
+        "--config.PATH", dest="unused", metavar="VALUE", help="any field, by its path"
+    )
+    return made
+
+
+def main(argv: Sequence[str]) -> ExitCode:
+    """Train and say how it ended."""
+    flags, overrides = parse(parser(), argv)
+    run = load_config(flags.config, overrides)
+
+    import pathlib
+
+    from rich.console import Console
+
+    from lab.launch.runner import set_up_jax, train_run
+    from lab.launch.signals import StopSignal
+    from lab.launch.watch import RunBar
+    from lab.core.config import run_directory
+    from lab.train.loop import Hooks, Status
+
+    set_up_jax(pathlib.Path(".cache/xla").absolute())
+    console = Console()
+    with StopSignal() as signals, RunBar(console, name=run.name) as bar:
+        hooks = Hooks(
+            clock=time.monotonic,
+            should_stop=lambda: signals.came,
+            progress=bar.show,
+            warn=lambda line: console.print(f"[yellow]warning:[/] {line}", soft_wrap=True),
+        )
+        outcome = train_run(run, hooks, bar.say)
+    directory = run_directory(run)
+    if outcome.status is Status.DIVERGED:
+        print(f"error: {directory}: {outcome.message}", file=sys.stderr)
+        return ExitCode.DIVERGED
+    if outcome.status is Status.INTERRUPTED:
+        console.print(f"interrupted: {outcome.message}; the same command goes on from there")
+        return ExitCode.INTERRUPTED
+    console.print(f"{outcome.status}: {directory} ({outcome.message})", soft_wrap=True)
+    console.print(f"next: python -m analysis table {directory.parent}", soft_wrap=True)
+    return ExitCode.DONE
+
+
+if __name__ == "__main__":
+    leave(main)

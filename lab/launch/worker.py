@@ -1,0 +1,95 @@
+"""A sweep's worker process: claims runs one after the other and reports on standard output.
+
+One JSON object a line goes to the parent. When the parent dies its pipe closes, and the worker
+saves and leaves as on a signal, so that no orphan goes on holding a run.
+"""
+
+import json
+import os
+import pathlib
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+from lab.core.config import RunConfig, run_directory
+from lab.core.errors import ExitCode, LabError
+from lab.core.record import finished, read_rows
+from lab.launch.board import FAILURE
+from lab.launch.signals import StopSignal
+
+POLL_S = 0.5
+
+
+def work(runs: Sequence[RunConfig], *, cores: Sequence[int]) -> ExitCode:
+    """Train every run that nobody else trains, until none is left; a failed one is reported."""
+    if cores and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cores)  # before jax counts them for its thread pool
+    from lab.launch.runner import set_up_jax
+
+    set_up_jax(pathlib.Path(".cache/xla").absolute())
+    failed: set[str] = set()
+    with StopSignal() as signals:
+        threading.Thread(target=_stop_with_parent, args=(signals,), daemon=True).start()
+        while not signals.came:
+            left = [run for run in runs if run.name not in failed and not _ended(run)]
+            if not left:
+                break
+            if not any([_try(run, signals, failed) for run in left if not signals.came]):
+                time.sleep(POLL_S)
+    if signals.came:
+        return ExitCode.INTERRUPTED
+    return ExitCode.FAILURE if failed else ExitCode.DONE
+
+
+def _stop_with_parent(signals: StopSignal) -> None:
+    sys.stdin.read()
+    signals.stop()
+
+
+def _ended(run: RunConfig) -> bool:
+    return finished(read_rows(run_directory(run) / "record.jsonl"))
+
+
+def _try(run: RunConfig, signals: StopSignal, failed: set[str]) -> bool:
+    """Train one run; False where another process holds it or it has ended meanwhile."""
+    from lab.launch.claim import is_claimed
+    from lab.launch.runner import train_run
+    from lab.train.loop import Hooks
+
+    directory = run_directory(run)
+    if _ended(run) or is_claimed(directory):
+        return False
+    hooks = Hooks(
+        clock=time.monotonic,
+        should_stop=lambda: signals.came,
+        progress=lambda p: tell(
+            run, step=p.step, total_steps=p.total_steps, loss_nats_per_token=p.loss_nats_per_token
+        ),
+        warn=lambda line: tell(run, warning=line),
+    )
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / FAILURE).unlink(missing_ok=True)
+    try:
+        outcome = train_run(run, hooks, lambda doing: tell(run, doing=f"preparing {doing}"))
+    except LabError as error:
+        _fail(run, failed, reason=str(error), trace="")
+    except Exception as error:  # noqa: BLE001 one run's defect must not stop the others
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        _fail(run, failed, reason=reason, trace=traceback.format_exc())
+    else:
+        tell(run, doing=str(outcome.status))
+    return True
+
+
+def _fail(run: RunConfig, failed: set[str], *, reason: str, trace: str) -> None:
+    failed.add(run.name)
+    (run_directory(run) / FAILURE).write_text(f"{reason}\n{trace}", encoding="utf-8")
+    tell(run, doing="failed", warning=f"{run.name} failed: {reason}")
+
+
+def tell(run: RunConfig, **fields: Any) -> None:
+    """One line to the parent."""
+    print(json.dumps({"run": run.name, **fields}), flush=True)

@@ -1,0 +1,25 @@
+"""The gated feed-forward layer of a Llama block: SwiGLU (Shazeer 2020, equation 6)."""
+
+import jax
+from flax import nnx
+
+from lab.layers.linear import linear
+from lab.layers.parameters import Init, matrix
+
+
+class SwiGLU(nnx.Module):
+    """(silu(x W1) * x W3) W2 without biases."""
+
+    def __init__(self, key: jax.Array, *, width: int, hidden: int, init: Init, out_gain: float):
+        gate_key, up_key, down_key = jax.random.split(key, 3)
+        self.gate = matrix(gate_key, (width, hidden), ("embed", "mlp"), init)
+        self.up = matrix(up_key, (width, hidden), ("embed", "mlp"), init)
+        self.down = matrix(down_key, (hidden, width), ("mlp", "embed"), init, gain=out_gain)
+
+    def __call__(self, x_BTD: jax.Array) -> jax.Array:
+        return linear(jax.nn.silu(linear(x_BTD, self.gate)) * linear(x_BTD, self.up), self.down)
+
+
+def swiglu_hidden(width: int, *, multiple: int) -> int:
+    """Two thirds of four widths, rounded up to a multiple (Llama's rule)."""
+    return -(-int(2 * 4 * width / 3) // multiple) * multiple

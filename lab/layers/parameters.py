@@ -1,0 +1,87 @@
+"""Parameters with their logical axes, their role and their initial values.
+
+Initial values and learning rates follow a width rule. "mup" is the maximal update parametrisation
+for Adam (Yang et al. 2022, "Tensor Programs V", table 8): a hidden matrix starts at
+N(0, 1 / fan_in) and learns at base_width / width times the rate, so does the zero-initialised
+head; embeddings and scales, which touch the width on one side, learn at the full rate. "normal" starts
+every matrix at N(0, std) as the published code of ELM and LlamaGen does.
+"""
+
+import dataclasses
+import enum
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+
+class Role(enum.StrEnum):
+    """What a parameter is to the width rule and to weight decay."""
+
+    TABLE = "table"  # embeddings: input of fixed size, output of the width
+    HIDDEN = "hidden"  # matrices with the width, or a multiple, on both sides
+    HEAD = "head"  # from the width to an output of fixed size
+    SCALE = "scale"  # vectors
+
+
+@dataclasses.dataclass(frozen=True)
+class Init:
+    """How parameters start: rule "mup" or "normal", and its standard deviation."""
+
+    rule: str
+    std: float
+
+
+def table(key: jax.Array, shape: tuple[int, int], axes: tuple[str, str], init: Init) -> nnx.Param:
+    """An embedding table (rows, features)."""
+    return nnx.Param(init.std * jax.random.normal(key, shape), axes=axes, role=Role.TABLE)
+
+
+def matrix(
+    key: jax.Array,
+    shape: tuple[int, int],
+    axes: tuple[str, str],
+    init: Init,
+    *,
+    gain: float = 1.0,
+) -> nnx.Param:
+    """A hidden matrix (fan in, fan out); `gain` scales the start under "mup" only."""
+    std = gain * shape[0] ** -0.5 if init.rule == "mup" else init.std
+    value = std * jax.random.normal(key, shape)
+    return nnx.Param(value, axes=axes, role=Role.HIDDEN)
+
+
+def head_matrix(shape: tuple[int, int], axes: tuple[str, str]) -> nnx.Param:
+    """An output matrix, zero at the start."""
+    return nnx.Param(jnp.zeros(shape), axes=axes, role=Role.HEAD)
+
+
+def scale(size: int) -> nnx.Param:
+    """A vector of ones."""
+    return nnx.Param(jnp.ones((size,)), axes=("embed_out",), role=Role.SCALE)
+
+
+def is_parameter(leaf: Any) -> bool:
+    """Whether a node of a tree is a parameter (and not a counter of an optimiser)."""
+    return isinstance(leaf, nnx.Variable)
+
+
+def axes_of(leaf: Any) -> tuple[str, ...] | None:
+    """The logical axes of a parameter, `layers` first where it is stacked; None of anything else."""
+    if not is_parameter(leaf):
+        return None
+    axes = leaf.get_metadata("axes")
+    return ("layers", *axes) if leaf.ndim == len(axes) + 1 else axes
+
+
+def is_matrix(leaf: nnx.Variable) -> bool:
+    """Whether weight decay applies."""
+    return leaf.get_metadata("role") in (Role.HIDDEN, Role.HEAD, Role.TABLE)
+
+
+def rate_multiplier(leaf: nnx.Variable, *, rule: str, base_width: int, width: int) -> float:
+    """The factor on the learning rate of this parameter under a width rule."""
+    if rule == "none" or leaf.get_metadata("role") in (Role.TABLE, Role.SCALE):
+        return 1.0
+    return base_width / width

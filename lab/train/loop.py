@@ -1,0 +1,265 @@
+"""The training loop.
+
+The order, which resumption depends on:
+
+    restore or initialise -> for each step: evaluate the state before the update -> save -> batch ->
+    update -> write the previous update's row
+
+The row of an update is written while the next one runs, so that the device never waits for the
+host; before a save it is written first, so that a checkpoint never stands for rows that are
+missing. Data order, keys and the rate are functions of the step and are not saved.
+"""
+
+import dataclasses
+import enum
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from lab.core.counts import PEAK_FLOPS_PER_S
+from lab.core.keys import Stream, key
+from lab.core.record import Record
+from lab.core.store import Skipped, Store, tree_sha256
+from lab.train.evaluate import Evaluation, evaluate
+from lab.train.job import Job
+from lab.train.optimizer import learning_rate
+from lab.train.state import State
+
+
+class Status(enum.StrEnum):
+    """How a call of `train` ended."""
+
+    FINISHED = "finished"
+    INTERRUPTED = "interrupted"
+    DIVERGED = "diverged"
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a call of `train` ended, at which step, and in words."""
+
+    status: Status
+    step: int
+    message: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """What a watcher is told after a row: the step reached, the last loss, what was evaluated."""
+
+    step: int
+    total_steps: int
+    loss_nats_per_token: float
+    evaluated: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Hooks:
+    """What the launcher lends the loop: a clock, the wish to stop, a watcher, a place for words."""
+
+    clock: Callable[[], float]
+    should_stop: Callable[[], bool]
+    progress: Callable[[Progress], None]
+    warn: Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Update:
+    """An update that runs on the device, its row not yet written."""
+
+    step: int
+    rate: float
+    metrics: dict[str, Any]
+
+
+class _Diverged(Exception):
+    """The loss is not finite or exploded."""
+
+
+class Loop:
+    """One run from its newest good checkpoint to its end."""
+
+    def __init__(self, job: Job, hooks: Hooks) -> None:
+        self.job = job
+        self.hooks = hooks
+        self.compiled = job.steps()
+        execution = job.run.execution
+        self.store = Store(
+            job.directory / "checkpoints",
+            keep_last=execution.keep_last,
+            keep_every=execution.keep_every_steps or None,
+        )
+        restored = self.store.restore(job.abstract_state)
+        for skipped in restored.skipped if restored else ():
+            hooks.warn(_skipped_line(job, skipped, to_step=restored.step if restored else 0))
+        self.start = restored.step if restored else 0
+        self.state: State = restored.tree if restored else job.initial_state()
+        self.record = Record(job.directory / "record.jsonl", job.header(), step=self.start)
+        self.waiting: _Update | None = None
+        self.began_s = self.last_row_s = hooks.clock()
+        self.last_row_step = self.start
+
+    def run(self) -> Outcome:
+        """Train to the end, to a signal or to a divergence; always leaves a good record."""
+        try:
+            return self._run()
+        except _Diverged as reason:
+            return self._diverged(str(reason))
+        finally:
+            self.store.close()
+            self.record.close()
+
+    def _run(self) -> Outcome:
+        job, total = self.job, self.job.total_steps
+        with job.train_batches().prefetched(self.start, total) as batches:
+            for step in range(self.start, total):
+                self._before_update(step)
+                if self.hooks.should_stop():
+                    return self._interrupted(step)
+                self._update(step, next(batches))
+        self._write_waiting()
+        metrics = self._evaluate(total)
+        if total not in self.store.steps():
+            self._save(total, metrics)
+        self.store.wait()
+        self._end(Status.FINISHED, total, params_sha256=tree_sha256(self.state["params"]))
+        return Outcome(Status.FINISHED, total, f"{total} steps done")
+
+    def _before_update(self, step: int) -> None:
+        train, execution = self.job.run.train, self.job.run.execution
+        metrics: dict[str, Any] = {}
+        due = train.evaluate_every_steps and step % train.evaluate_every_steps == 0
+        if due and step not in self.record.steps["evaluation"]:
+            metrics = self._evaluate(step)
+        if step > self.start and step % execution.checkpoint_every_steps == 0:
+            self._save(step, metrics)
+
+    def _update(self, step: int, batch: dict[str, np.ndarray]) -> None:
+        job = self.job
+        rate = learning_rate(
+            job.run.optimizer, step, total_steps=job.total_steps, warmup_steps=job.warmup_steps
+        )
+        self.state, metrics = self.compiled.train(
+            self.state,
+            job.place(batch),
+            key(job.run.seed, Stream.TRAIN, step),
+            jnp.float32(rate),
+        )
+        previous, self.waiting = self.waiting, _Update(step + 1, rate, metrics)
+        self._write(previous)
+
+    def _write_waiting(self) -> None:
+        waiting, self.waiting = self.waiting, None
+        self._write(waiting)
+
+    def _write(self, update: _Update | None) -> None:
+        """Check an update's numbers, and write its row where one is due."""
+        if update is None:
+            return
+        job = self.job
+        loss = float(update.metrics["loss_nats_per_token"])
+        grad_norm = float(update.metrics["grad_norm"])
+        limit = job.run.train.explode_factor * job.uniform_nats_per_token
+        if not (math.isfinite(loss) and math.isfinite(grad_norm)) or loss > limit:
+            raise _Diverged(
+                f"step {update.step}: loss {loss:.4g} nats/token (limit {limit:.4g}), learning "
+                f"rate {update.rate:.4g}, gradient norm {grad_norm:.4g}"
+            )
+        if update.step % job.run.train.log_every_steps == 0 or update.step == job.total_steps:
+            row = {
+                "loss_nats_per_token": loss,
+                "learning_rate": update.rate,
+                "grad_norm": grad_norm,
+            }
+            self._row("train", update.step, row, speed=True)
+            self.hooks.progress(Progress(update.step, job.total_steps, loss))
+
+    def _row(self, kind: str, step: int, fields: dict[str, Any], *, speed: bool = False) -> None:
+        if step in self.record.steps[kind]:
+            return
+        tokens = step * self.job.tokens_per_step
+        flops = tokens * self.job.flops_per_token.total
+        place = {"kind": kind, "step": step, "tokens": tokens, "flops": flops}
+        self.record.append({**place, **fields, "clock": self._clock(step, speed=speed)})
+
+    def _clock(self, step: int, *, speed: bool) -> dict[str, float | None]:
+        now_s = self.hooks.clock()
+        clock: dict[str, float | None] = {"elapsed_s": round(now_s - self.began_s, 3)}
+        if speed:
+            job = self.job
+            step_s = (now_s - self.last_row_s) / max(1, step - self.last_row_step)
+            self.last_row_s, self.last_row_step = now_s, step
+            devices = job.layout.mesh.devices.flat
+            peak = PEAK_FLOPS_PER_S.get(devices[0].device_kind)
+            flops_per_s = job.tokens_per_step * job.flops_per_token.total / step_s
+            clock["step_s"] = round(step_s, 6)
+            clock["tokens_per_s"] = round(job.tokens_per_step / step_s, 1)
+            clock["mfu"] = round(flops_per_s / (peak * len(devices)), 4) if peak else None
+        return clock
+
+    def _evaluate(self, step: int) -> dict[str, Any]:
+        """Evaluate the state, write its rows, and return what stands beside the checkpoint."""
+        self._write_waiting()
+        raw = self._evaluation(self.state["params"])
+        rows = {"raw": raw}
+        if self.state["ema"] is not None:
+            rows["ema"] = self._evaluation(self.state["ema"])
+        if step in self.record.steps["evaluation"]:
+            rows = {}  # killed between the last save and the end row
+        for weights, evaluation in rows.items():
+            row = {"split": "validation", "weights": weights, **evaluation.row()}
+            self._row("evaluation", step, row)
+        np.savez(
+            self.job.directory / "validation.npz",
+            nats_per_image=raw.nats_per_image,
+            step=np.int64(step),
+        )
+        loss = raw.row()["loss_nats_per_token"]
+        if not math.isfinite(loss):
+            raise _Diverged(f"step {step}: validation loss {loss} nats/token")
+        self.hooks.progress(Progress(step, self.job.total_steps, loss, evaluated=True))
+        return {**raw.row(), "tokens": step * self.job.tokens_per_step, "weights": "raw"}
+
+    def _evaluation(self, params: Any) -> Evaluation:
+        job = self.job
+        return evaluate(
+            lambda batch: self.compiled.evaluate(params, batch),
+            job.validation_batches(),
+            tokens_per_image=job.spec.tokens_per_image,
+            dims_per_image=job.spec.dims_per_image,
+        )
+
+    def _save(self, step: int, metrics: dict[str, Any]) -> None:
+        self._write_waiting()
+        self.record.sync()
+        self.store.save(step, self.state, metrics=metrics)
+
+    def _interrupted(self, step: int) -> Outcome:
+        self._write_waiting()
+        if step not in self.store.steps():
+            self._save(step, {})
+        self.store.wait()
+        return Outcome(Status.INTERRUPTED, step, f"saved at step {step}")
+
+    def _diverged(self, reason: str) -> Outcome:
+        self.store.wait()
+        good = self.store.steps()
+        kept = f"the last good checkpoint is step {good[-1]}" if good else "no checkpoint was saved"
+        message = f"diverged at {reason}; {kept}"
+        step = self.last_row_step
+        self._end(Status.DIVERGED, step, reason=message)
+        return Outcome(Status.DIVERGED, step, message)
+
+    def _end(self, status: Status, step: int, **fields: Any) -> None:
+        clock = {"elapsed_s": round(self.hooks.clock() - self.began_s, 3)}
+        row = {"kind": "end", "status": str(status), "step": step, **fields, "clock": clock}
+        self.record.append(row)
+        self.record.sync()
+
+
+def _skipped_line(job: Job, skipped: Skipped, *, to_step: int) -> str:
+    where = job.directory / "checkpoints" / str(skipped.step)
+    return f"{where}: {skipped.reason}; falling back to step {to_step}"

@@ -1,0 +1,149 @@
+"""Batches: permutations per epoch, hosts, prefetching, and the masked last batch."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from lab.core.errors import LabError
+from lab.data.batches import Batches, validation_batches
+from lab.data.tokens import Rows, TokenTable
+
+COUNT = 23
+
+
+@pytest.fixture(scope="module")
+def rows():
+    """Row i holds the tokens i, i + 1, i + 2 and the label i mod 10."""
+    index = np.arange(COUNT)
+    tokens = (index[:, None] + np.arange(3)).astype(np.uint8)
+    return TokenTable(Rows(tokens, (index % 10).astype(np.int32)))
+
+
+def served(batches, steps):
+    return np.concatenate([batches.at(step)["tokens"][:, 0] for step in steps]).tolist()
+
+
+def test_a_batch_has_tokens_labels_and_weights(rows):
+    batch = Batches(rows, seed=0, batch_size=4).at(0)
+    assert {name: (a.shape, a.dtype.name) for name, a in batch.items()} == {
+        "tokens": ((4, 3), "uint8"),
+        "label": ((4,), "int32"),
+        "weight": ((4,), "float32"),
+    }
+    first = batch["tokens"][:, 0].astype(int)
+    assert np.array_equal(batch["tokens"], first[:, None] + np.arange(3))
+    assert np.array_equal(batch["label"], first % 10) and (batch["weight"] == 1).all()
+
+
+def test_no_example_twice_before_an_epoch_ends(rows):
+    stream = served(Batches(rows, seed=0, batch_size=4), range(23))  # 92 rows: four epochs
+    epochs = [stream[at : at + COUNT] for at in range(0, 92, COUNT)]
+    assert all(sorted(epoch) == list(range(COUNT)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 4
+
+
+def test_the_order_is_a_function_of_the_seed(rows):
+    one = served(Batches(rows, seed=1, batch_size=23), range(4))
+    assert one == served(Batches(rows, seed=1, batch_size=23), range(4))
+    two = served(Batches(rows, seed=2, batch_size=23), range(4))
+    assert one != two
+    assert one[COUNT : 2 * COUNT] != two[:COUNT]  # seeds are not epochs of one another
+
+
+@pytest.mark.parametrize("step", [0, 3, 7, 1000])
+def test_at_is_a_pure_function_of_the_step(rows, step):
+    used = Batches(rows, seed=0, batch_size=4)
+    for other in (5, 0, 9):
+        used.at(other)
+    fresh = Batches(rows, seed=0, batch_size=4)
+    assert np.array_equal(used.at(step)["tokens"], fresh.at(step)["tokens"])
+
+
+@pytest.mark.parametrize("hosts", [1, 2, 4, 8])
+def test_hosts_share_one_global_batch(rows, hosts):
+    whole = Batches(rows, seed=0, batch_size=8)
+    parts = [Batches(rows, seed=0, batch_size=8, host=h, hosts=hosts) for h in range(hosts)]
+    for step in range(7):
+        union = np.empty((8, 3), np.uint8)
+        for host, part in enumerate(parts):
+            union[host::hosts] = part.at(step)["tokens"]
+        assert np.array_equal(union, whole.at(step)["tokens"])
+
+
+def test_prefetched_batches_are_those_of_at(rows):
+    batches = Batches(rows, seed=0, batch_size=4, host=1, hosts=2)
+    with batches.prefetched(3, 20) as ahead:
+        found = list(ahead)
+    assert len(found) == 17
+    for step, batch in enumerate(found, start=3):
+        for name, values in batches.at(step).items():
+            assert np.array_equal(values, batch[name])
+
+
+def test_prefetching_ends_with_its_context(rows):
+    before = threading.active_count()
+    batches = Batches(rows, seed=0, batch_size=4)
+    with batches.prefetched(0, 10_000) as ahead:
+        next(ahead)
+    with pytest.raises(KeyboardInterrupt), batches.prefetched(0, 10_000) as ahead:
+        next(ahead)
+        raise KeyboardInterrupt
+    end = time.monotonic() + 10  # its thread still finishes the batch in hand
+    while threading.active_count() > before and time.monotonic() < end:
+        time.sleep(0.01)
+    assert threading.active_count() == before
+    with batches.prefetched(5, 5) as ahead:
+        assert list(ahead) == []
+
+
+def test_an_error_while_prefetching_reaches_the_reader(rows):
+    class Broken(TokenTable):
+        def rows(self, indices):
+            raise LabError("record 3 cannot be read")
+
+    batches = Batches(Broken(rows.rows(range(COUNT))), seed=0, batch_size=4)
+    with pytest.raises(LabError, match="record 3"), batches.prefetched(0, 5) as ahead:
+        next(ahead)
+
+
+def test_changing_a_batch_does_not_change_the_table(rows):
+    batches = Batches(rows, seed=0, batch_size=4)
+    batches.at(0)["tokens"][:] = 99
+    assert rows.tokens.max() < 99
+
+
+@pytest.mark.parametrize("hosts", [1, 2, 4])
+def test_validation_serves_each_example_once_in_order_and_masks_the_rest(rows, hosts):
+    tokens, weight = [], []
+    parts = [validation_batches(rows, batch_size=8, host=h, hosts=hosts) for h in range(hosts)]
+    assert [len(part) for part in parts] == [3] * hosts
+    for together in zip(*parts, strict=True):
+        for row in range(8):
+            batch = together[row % hosts]
+            tokens.append(batch["tokens"][row // hosts, 0])
+            weight.append(batch["weight"][row // hosts])
+    assert np.array_equal(tokens[:COUNT], np.arange(COUNT))
+    assert weight == [1.0] * COUNT + [0.0]
+    assert tokens[COUNT:] == [0]
+
+
+def test_validation_of_fewer_examples(rows):
+    batches = list(validation_batches(rows, batch_size=4, examples=10))
+    assert [batch["weight"].sum() for batch in batches] == [4, 4, 2]
+    assert {len(batch["tokens"]) for batch in batches} == {4}
+    assert batches[-1]["label"].tolist() == [8, 9, 0, 0]
+
+
+def test_wrong_sizes(rows):
+    with pytest.raises(LabError, match="24 examples are not there; allowed: 1 to 23"):
+        validation_batches(rows, batch_size=4, examples=24)
+    with pytest.raises(LabError, match="batch_size 6 on 4 hosts: allowed: a multiple of 4"):
+        Batches(rows, seed=0, batch_size=6, hosts=4)
+    with pytest.raises(LabError, match="host 2 of 2: allowed: 0 to 1"):
+        Batches(rows, seed=0, batch_size=4, host=2, hosts=2)
+    with pytest.raises(IndexError):
+        Batches(rows, seed=0, batch_size=4).at(-1)
+    with pytest.raises(IndexError):
+        validation_batches(rows, batch_size=4).at(6)

@@ -1,0 +1,103 @@
+"""Counts against published numbers, against the leaves, against XLA."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from lab.core import counts
+from lab.models import families
+from tests.models.worlds import config
+
+# systems.md, section 1.1: computed from ELM's published code; in millions, 16 x 16 positions.
+PUBLISHED_MILLIONS = {
+    ("B", 1, 16): 186.4,
+    ("B", 2, 8): 87.7,
+    ("B", 2, 10): 90.0,
+    ("B", 2, 12): 99.5,
+    ("L", 1, 16): 443.6,
+    ("L", 2, 8): 312.5,
+    ("L", 2, 10): 315.6,
+    ("L", 2, 12): 328.2,
+    ("XL", 1, 16): 900.5,
+    ("XL", 2, 8): 737.3,
+    ("XL", 2, 10): 741.3,
+    ("XL", 2, 12): 757.0,
+    ("XXL", 1, 16): 1562.0,
+    ("XXL", 2, 8): 1366.9,
+    ("XXL", 2, 10): 1371.7,
+    ("XXL", 2, 12): 1390.5,
+    ("2B", 1, 16): 2108.6,
+    ("2B", 2, 8): 1881.9,
+    ("2B", 2, 10): 1887.4,
+    ("2B", 2, 12): 1909.5,
+    ("XXXL", 2, 10): 3832.7,
+}
+BLOCKS_MILLIONS = {"B": 85.0, "L": 308.3, "XL": 731.5, "XXL": 1359.1, "2B": 1871.9, "XXXL": 3806.6}
+
+
+def imagenet(size, subcodes, bits):
+    run = config(size, **{"model.subcodes": subcodes})
+    codes = families.Codes(vocabulary=2**bits, grid=(16, 16, 1), classes=1000)
+    return run, codes
+
+
+@pytest.mark.parametrize(("size", "subcodes", "bits"), PUBLISHED_MILLIONS)
+def test_published_parameter_counts(size, subcodes, bits):
+    run, codes = imagenet(size, subcodes, bits)
+    counted = counts.parameters(families.count_sizes(run.model, codes))
+    assert round(counted.total / 1e6, 1) == PUBLISHED_MILLIONS[size, subcodes, bits]
+    assert round(counted.blocks / 1e6, 1) == BLOCKS_MILLIONS[size]
+
+
+@pytest.mark.parametrize(
+    ("size", "subcodes", "slots"),
+    [(s, 2, 1) for s in ("B", "L", "2B")] + [(f"s{i}", 1, 3) for i in range(1, 12)],
+)
+def test_counts_equal_the_leaves_by_role(size, subcodes, slots):
+    run = config(size, **{"model.subcodes": subcodes})
+    codes = families.Codes(vocabulary=32, grid=(8, 8, slots), classes=10)
+    make = families.builder(run.model, codes, families.Running(compute_dtype="float32"))
+    model = jax.eval_shape(make, jax.random.key(0))
+
+    def leaves(part):
+        return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(part))
+
+    counted = counts.parameters(families.count_sizes(run.model, codes))
+    assert counted.embedding == leaves(model.embedding) + leaves(model.classes)
+    assert counted.blocks == leaves(model.backbone)
+    assert counted.head == leaves(model.head)
+
+
+@pytest.mark.parametrize(("size", "subcodes"), [("s4", 1), ("s7", 2)])
+def test_forward_flops_against_xla(size, subcodes):
+    """XLA counts element-wise work too (softmax, norms, SwiGLU): it may be above, by little."""
+    run = config(size, **{"model.subcodes": subcodes})
+    codes = families.Codes(vocabulary=32, grid=(8, 8, 1), classes=10)
+    running = families.Running(compute_dtype="float32", unroll=True)
+    make = families.builder(run.model, codes, running)
+    model = jax.eval_shape(make, jax.random.key(0))
+    batch = 4
+    tokens = jax.ShapeDtypeStruct((batch, 64, subcodes), jnp.int32)
+    label = jax.ShapeDtypeStruct((batch,), jnp.int32)
+
+    def forward(model, tokens, label):
+        return model.nats_per_image(tokens, label, None)
+
+    cost = jax.jit(forward).lower(model, tokens, label).compile().cost_analysis()
+    sizes = families.count_sizes(run.model, codes)
+    counted = counts.forward_flops_per_token(sizes, causal=False).total * 64 * batch
+    assert 1.0 <= cost["flops"] / counted < 1.15
+
+
+def test_forward_flops_by_hand():
+    """One block of width 2, SwiGLU 3, 5 codes, 4 positions."""
+    sizes = counts.Sizes(
+        depth=1, width=2, mlp_hidden=3, vocabulary=5, subcodes=1, slots=1, classes=1, positions=4
+    )
+    flops = counts.forward_flops_per_token(sizes, causal=True)
+    assert flops.blocks == 2 * (4 * 4 + 3 * 6)
+    assert flops.attention == (2 * 2 + 2 * 2) * 2.5
+    assert flops.head == 2 * 2 * 5
+    assert counts.training_flops_per_token(sizes, causal=True).total == 3 * flops.total
