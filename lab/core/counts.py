@@ -41,9 +41,9 @@ class Sizes:
     positions: int  # length of the sequence, the class token in it, the last token not
 
 
-def block_parameters(sizes: Sizes) -> int:
+def block_parameters(*, width: int, hidden: int) -> int:
     """One block: four square projections, SwiGLU's three, two RMSNorm scales."""
-    return 4 * sizes.width**2 + 3 * sizes.width * sizes.mlp_hidden + 2 * sizes.width
+    return 4 * width**2 + 3 * width * hidden + 2 * width
 
 
 def parameters(sizes: Sizes) -> ByRole:
@@ -53,7 +53,7 @@ def parameters(sizes: Sizes) -> ByRole:
     projection = t * d * d if t > 1 else 0
     return ByRole(
         embedding=t * v * d + projection + slots + (sizes.classes + 1) * d,
-        blocks=sizes.depth * block_parameters(sizes),
+        blocks=sizes.depth * block_parameters(width=d, hidden=sizes.mlp_hidden),
         head=t * d * v + d,
     )
 
@@ -68,7 +68,7 @@ def forward_flops_per_token(sizes: Sizes, *, causal: bool) -> ByRole:
     pairs = (sizes.positions + 1) / 2 if causal else sizes.positions
     return ByRole(
         embedding=2 * t * d * d if t > 1 else 0,
-        blocks=2 * sizes.depth * (block_parameters(sizes) - 2 * d),
+        blocks=2 * sizes.depth * (block_parameters(width=d, hidden=sizes.mlp_hidden) - 2 * d),
         head=2 * t * d * v,
         attention=4 * sizes.depth * d * pairs,
     )

@@ -58,15 +58,15 @@ class Knobs:
     """
 
     size: int = 32  # pixels a side
-    palette: int = 48  # colours a class owns
+    palette: int = 32  # colours a class owns
     zipf: float = 1.0  # p(colour of rank r) ~ r**-zipf
-    image_colours: int = 6  # colours an image draws from its palette; 0: every leaf draws anew
+    image_colours: int = 4  # colours an image draws from its palette; 0: every leaf draws anew
     class_tint: float = 0.35  # 0: palettes fill the RGB cube; 1: one colour a class
     gradient_depth: float = 0.6  # share of the way to the partner colour across a leaf
     illumination: float = 0.12  # relative brightness at the edge of a light gradient
     angles: int = 16  # orientations of a leaf in a full turn; 0: any
     position_step: float = 0.0  # pixels between possible centres; 0: anywhere
-    radius_scale: float = 1.0  # multiplies the radii of every class
+    radius_scale: float = 1.6  # multiplies the radii of every class
     leaves: int = 160  # at most; the last one fills what is still bare
     world: int = 0  # seed of the palettes: images of all seeds share one world
 

@@ -6,6 +6,7 @@ import pathlib
 from typing import Any
 
 from lab.core.config import RunConfig, identity
+from lab.core.counts import block_parameters
 from lab.core.record import read_rows
 from lab.launch.claim import is_claimed
 
@@ -30,9 +31,9 @@ class Entry:
     identity: str
     directory: pathlib.Path
     state: RunState
+    params_blocks: int
     step: int = 0
     total_steps: int = 0
-    params_blocks: int | None = None
     loss_nats_per_token: float | None = None
     loss_se_nats_per_token: float | None = None
     reason: str = ""
@@ -45,8 +46,13 @@ class Entry:
 def read_entry(run: RunConfig, directory: pathlib.Path) -> Entry:
     """What the directory says of this run."""
     rows = read_rows(directory / "record.jsonl")
+    model = run.model
     entry = Entry(
-        name=run.name, identity=identity(run), directory=directory, state=_state(directory, rows)
+        name=run.name,
+        identity=identity(run),
+        directory=directory,
+        state=_state(directory, rows),
+        params_blocks=model.depth * block_parameters(width=model.width, hidden=model.mlp_hidden),
     )
     if (directory / FAILURE).exists():
         lines = (directory / FAILURE).read_text(encoding="utf-8").splitlines()
@@ -59,7 +65,6 @@ def read_entry(run: RunConfig, directory: pathlib.Path) -> Entry:
         entry,
         step=last.get("step", 0),
         total_steps=header["steps"],
-        params_blocks=header["params"]["blocks"],
         reason=last.get("reason", entry.reason),
     )
     if not evaluations:
@@ -100,7 +105,7 @@ def board_table(entries: list[Entry], *, title: str):
         table.add_row(
             e.name,
             f"[{colours[e.state]}]{e.state}[/]",
-            "" if e.params_blocks is None else f"{e.params_blocks:,}",
+            f"{e.params_blocks:,}",
             f"{e.step}/{e.total_steps}" if e.total_steps else "",
             loss,
             e.reason[:60],

@@ -4,7 +4,7 @@ import functools
 import json
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 
@@ -21,9 +21,15 @@ from lab.train.job import Images, Job, Split
 from lab.train.loop import Hooks, Loop, Outcome, Status
 
 
-def set_up_jax(cache: pathlib.Path) -> None:
-    """Keep compiled programs between processes; the second start of a model compiles nothing."""
-    jax.config.update("jax_compilation_cache_dir", str(cache))
+CACHE = pathlib.Path(".cache/xla").absolute()
+
+
+def set_up_jax(runs: Sequence[RunConfig]) -> None:
+    """Make as many CPU devices as the runs ask for, and keep compiled programs between processes."""
+    devices = max(run.execution.devices for run in runs)
+    if devices > 1:
+        jax.config.update("jax_num_cpu_devices", devices)  # no effect on accelerators
+    jax.config.update("jax_compilation_cache_dir", str(CACHE))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
 

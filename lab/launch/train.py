@@ -41,17 +41,17 @@ def main(argv: Sequence[str]) -> ExitCode:
     flags, overrides = parse(parser(), argv)
     run = load_config(flags.config, overrides)
 
-    import pathlib
-
     from rich.console import Console
 
+    from lab.launch.memory import keep_freed_memory
     from lab.launch.runner import set_up_jax, train_run
     from lab.launch.signals import StopSignal
     from lab.launch.watch import RunBar
     from lab.core.config import run_directory
     from lab.train.loop import Hooks, Status
 
-    set_up_jax(pathlib.Path(".cache/xla").absolute())
+    keep_freed_memory()
+    set_up_jax([run])
     console = Console()
     with StopSignal() as signals, RunBar(console, name=run.name) as bar:
         hooks = Hooks(

@@ -6,7 +6,6 @@ saves and leaves as on a signal, so that no orphan goes on holding a run.
 
 import json
 import os
-import pathlib
 import sys
 import threading
 import time
@@ -27,9 +26,11 @@ def work(runs: Sequence[RunConfig], *, cores: Sequence[int]) -> ExitCode:
     """Train every run that nobody else trains, until none is left; a failed one is reported."""
     if cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cores)  # before jax counts them for its thread pool
+    from lab.launch.memory import keep_freed_memory
     from lab.launch.runner import set_up_jax
 
-    set_up_jax(pathlib.Path(".cache/xla").absolute())
+    keep_freed_memory()
+    set_up_jax(runs)
     failed: set[str] = set()
     with StopSignal() as signals:
         threading.Thread(target=_stop_with_parent, args=(signals,), daemon=True).start()

@@ -40,19 +40,21 @@ class Family:
 
 # ELM's published sizes (its code, `ar_model.py`): 64 features a head, SwiGLU's two thirds of four
 # widths rounded up to 256. The small sizes keep the family's ratio of width to depth within its
-# published range, 32 to 43, as far as whole layers allow (16 to 48), with 16 features a head.
+# published range, 32 to 64, as far as whole layers allow (the first three are one layer of less),
+# with 16 features a head (8 in the first).
 ELM_SIZES = {
-    "s1": Size(1, 16, 1, 48),
-    "s2": Size(1, 32, 2, 88),
-    "s3": Size(1, 48, 3, 128),
-    "s4": Size(2, 48, 3, 128),
-    "s5": Size(2, 64, 4, 176),
-    "s6": Size(2, 80, 5, 216),
-    "s7": Size(3, 96, 6, 256),
-    "s8": Size(4, 128, 8, 344),
-    "s9": Size(5, 160, 10, 432),
-    "s10": Size(6, 192, 12, 512),
-    "s11": Size(8, 256, 16, 688),
+    "s1": Size(1, 8, 1, 24),
+    "s2": Size(1, 16, 1, 48),
+    "s3": Size(1, 32, 2, 88),
+    "s4": Size(1, 48, 3, 128),
+    "s5": Size(2, 48, 3, 128),
+    "s6": Size(2, 64, 4, 176),
+    "s7": Size(2, 80, 5, 216),
+    "s8": Size(3, 96, 6, 256),
+    "s9": Size(4, 128, 8, 344),
+    "s10": Size(5, 160, 10, 432),
+    "s11": Size(6, 192, 12, 512),
+    "s12": Size(8, 256, 16, 688),
     "B": Size(12, 768, 12, 2048),
     "L": Size(24, 1024, 16, 2816),
     "XL": Size(36, 1280, 20, 3584),
