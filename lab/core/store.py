@@ -1,36 +1,31 @@
-"""Checkpoints: Orbax arrays with a digest manifest inside one atomic commit.
+"""Checkpoints: written by Orbax in the background, committed whole, verified when restored.
 
-    <directory>/<step>/arrays/        what Orbax wrote
-    <directory>/<step>/manifest.json  step, metrics, a digest of each leaf, a digest of itself
-
-Orbax notices no bit rot (24 of 42 bit flips in array files restored silently wrong weights when it
-was tried) and never falls back. So each leaf's bytes are hashed when saved and when restored, and
-a restore goes back to the newest step that is whole. A step is written beside its place and moved
-there in one rename: what stands under a number was complete.
+A step is written to a temporary folder, its manifest last, and then renamed: a folder with a
+plain number for a name is a committed step, whatever moment the process was killed at. Orbax
+notices neither flipped bits nor missing steps, so a restore compares all that it reads with the
+manifest and falls back to the newest step that is as it was written.
 """
 
-import concurrent.futures
 import dataclasses
-import functools
-import hashlib
-import json
 import os
-import pathlib
 import shutil
-import threading
-import typing
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
+from lab.core import manifest as manifests
+from lab.core.digest import host_copies, named_leaves, tree_sha256
 from lab.core.errors import LabError
+from lab.core.manifest import Damaged, Manifest, Metrics
 
-SCHEMA = "lab.checkpoint/1"
-MANIFEST, ARRAYS = "manifest.json", "arrays"
-PARTIAL, DELETED, CORRUPT = ".partial", ".deleted", ".corrupt"
+__all__ = ["Restored", "Skipped", "Store", "tree_sha256"]
+
+# What a killed process may leave behind. The dot keeps them out of every listing of steps.
+_SAVING, _REPLACED, _DELETING = ".saving-", ".replaced-", ".deleting-"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +38,7 @@ class Skipped:
 
 @dataclasses.dataclass(frozen=True)
 class Restored:
-    """A state that was read back, and the newer steps that were not good."""
+    """A step as it was saved, and the newer ones that had to be passed over."""
 
     step: int
     tree: Any
@@ -51,260 +46,280 @@ class Restored:
     skipped: tuple[Skipped, ...]
 
 
-class _Unreadable(Exception):
-    """A step is damaged; the reason in words."""
-
-
 class Store:
-    """The checkpoints of one run. One process at a time may open it to write."""
+    """The checkpoints of one run: `directory`/<step>/.
+
+    Kept are the last `keep_last` steps, and every step that `keep_every` divides (None or 0:
+    no more than the last). One process writes; any number may read with `writable=False`.
+    Opening for writing removes what a killed writer left behind. Use it as a context manager, or
+    call `close`: a save that is still running when the interpreter exits is lost.
+    """
 
     def __init__(
         self,
-        directory: pathlib.Path,
+        directory: Path,
         *,
-        keep_last: int,
+        keep_last: int = 1,
         keep_every: int | None = None,
         writable: bool = True,
     ) -> None:
-        """Open the folder; to write, it is made and cleared of what a kill left half done."""
-        self.directory = pathlib.Path(directory).absolute()
-        self.keep_last = keep_last
-        self.keep_every = keep_every
-        self.writable = writable
-        self._writer: threading.Thread | None = None
-        self._error: Exception | None = None
+        """Raises LabError where `directory` cannot be made or written to."""
+        if keep_last < 1:
+            raise LabError(f"keep_last = {keep_last}: at least the last step must be kept")
+        self._directory = Path(directory).absolute()
+        self._keep_last = keep_last
+        self._keep_every = keep_every
+        self._writable = writable
+        self._damaged: set[int] = set()  # steps that a restore found not to be good
+        self._pending: Future[None] | None = None
+        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
         if writable:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            for entry in self.directory.iterdir():
-                if entry.name.endswith((PARTIAL, DELETED)):
-                    shutil.rmtree(entry)
+            _make_writable(self._directory)
+            _remove_leftovers(self._directory)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def save(self, step: int, tree: Any, *, metrics: Metrics) -> None:
+        """Copy `tree` to the host and return; a thread writes it. A step that exists is replaced.
+
+        Waits for the save before. Raises LabError for that one's failure, for a tree that cannot
+        be saved and for metrics that are neither numbers nor strings.
+        """
+        if not self._writable:
+            raise LabError(f"{self._directory}: opened for reading, nothing can be saved")
+        self.wait()
+        arrays = host_copies(named_leaves(tree))
+        if not any(array.size for array in arrays.values()):
+            raise LabError(f"step {step}: the tree holds no values to save")
+        strict = manifests.strict_metrics(metrics)
+        self._pending = self._writer.submit(self._write, int(step), arrays, strict)
+
+    def wait(self) -> None:
+        """Wait for the running save, if any; raises LabError where it failed."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def close(self) -> None:
+        """Wait for the running save and stop the thread; raises LabError where it failed."""
+        try:
+            self.wait()
+        finally:
+            self._writer.shutdown()
 
     def steps(self) -> tuple[int, ...]:
         """The committed steps, ascending."""
-        if not self.directory.is_dir():
-            return ()
-        return tuple(sorted(int(p.name) for p in self.directory.iterdir() if p.name.isdecimal()))
+        return tuple(s for s in self._folders() if (self._folder(s) / manifests.NAME).is_file())
 
-    def save(self, step: int, tree: Any, *, metrics: Mapping[str, Any]) -> None:
-        """Copy the tree on its devices and write it in the background; joins an earlier save.
+    def metrics(self, step: int) -> dict[str, Any]:
+        """The metrics of one step (numbers that are not finite as strings, "nan", "inf").
 
-        The caller may donate the tree at once. An error of the writing is raised by the next call.
+        Raises LabError where the step is missing or its manifest is damaged.
         """
-        self.wait()
-        snapshot = _named_leaves(jax.tree.map(jnp.copy, tree))
-        for name, leaf in snapshot.items():
-            if not leaf.is_fully_addressable:
-                raise LabError(
-                    f"{self.directory}: {name} lies on more than one host; saving from several "
-                    "hosts is not supported yet"
-                )
-        self._writer = threading.Thread(
-            target=self._write_safely, args=(step, snapshot, dict(metrics)), name=f"save-{step}"
-        )
-        self._writer.start()
-
-    def wait(self) -> None:
-        """Wait for the save in progress; raises LabError where it failed."""
-        if self._writer is not None:
-            self._writer.join()
-            self._writer = None
-        error, self._error = self._error, None
-        if error is not None:
-            raise LabError(
-                f"{self.directory}: saving failed: {_one_line(error)}; "
-                f"kept: {', '.join(map(str, self.steps())) or 'no step'}"
-            ) from error
-
-    def close(self) -> None:
-        """Wait for the save in progress, whatever became of it."""
-        if self._writer is not None:
-            self._writer.join()
-            self._writer = None
+        try:
+            return manifests.read(self._folder(step)).metrics
+        except Damaged as damage:
+            raise LabError(f"{self._folder(step)}: {damage}") from None
 
     def restore(self, like: Any, *, step: int | None = None) -> Restored | None:
-        """The newest good step (or the newest up to `step`) into the shapes and shardings of `like`.
+        """The newest good step, or the good step `step`, in the structure of `like`.
 
-        `like` is a tree of arrays or of ShapeDtypeStructs with shardings. None where nothing was
-        ever saved. Steps that are damaged are set aside as `<step>.corrupt` and named. LabError
-        where no step is good, or where the checkpoint belongs to a state of another shape.
+        `like` is a tree of jax.ShapeDtypeStruct or of arrays, and gives every leaf its sharding
+        (a numpy leaf stays a numpy array). None where there is no step at all. Steps that are not
+        as they were written are passed over and named. Raises LabError where none is good, where
+        `step` is not, and where the checkpoint is of another tree than `like`.
         """
         self.wait()
-        candidates = [s for s in reversed(self.steps()) if step is None or s <= step]
+        folders = self._folders()
+        if step is not None and step not in folders:
+            listed = ", ".join(map(str, folders)) or "none"
+            raise LabError(f"{self._directory}: no step {step}; there are {listed}")
+        candidates = folders[::-1] if step is None else (step,)
         skipped: list[Skipped] = []
         for candidate in candidates:
             try:
-                tree, metrics = self._read(candidate, like)
-            except _Unreadable as reason:
-                skipped.append(Skipped(candidate, str(reason)))
-                continue
-            for bad in skipped:
-                self._set_aside(bad.step)
-            return Restored(candidate, tree, metrics, tuple(skipped))
-        if skipped:
-            reasons = "; ".join(f"step {bad.step}: {bad.reason}" for bad in skipped)
-            raise LabError(
-                f"{self.directory}: no good checkpoint: {reasons}; "
-                "move the folder away to start from the beginning"
-            )
-        return None
+                manifest = manifests.read(self._folder(candidate))
+                tree = self._restore_tree(like, manifest)
+            except Damaged as damage:
+                skipped.append(Skipped(candidate, str(damage)))
+                self._damaged.add(candidate)
+            else:
+                return Restored(candidate, tree, manifest.metrics, tuple(skipped))
+        if not skipped:
+            return None
+        reasons = "; ".join(f"step {s.step}: {s.reason}" for s in skipped)
+        raise LabError(f"{self._directory}: no good checkpoint: {reasons}")
 
-    def metrics(self, step: int) -> dict[str, Any]:
-        """What was saved beside the arrays of a step."""
-        self.wait()
+    def _restore_tree(self, like: Any, manifest: Manifest) -> Any:
+        import jax
+
+        folder = self._folder(manifest.step)
+        wanted = named_leaves(like)
+        _check_structure(wanted, manifest, folder=folder)
+        manifests.check_files(folder, manifest)
+        arrays = _read_arrays(folder, manifest)
+        manifests.check_arrays(arrays, manifest)
+        leaves = _place([arrays[path] for path in wanted], list(wanted.values()))
+        return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+    def _write(self, step: int, arrays: dict[str, np.ndarray], metrics: dict[str, Any]) -> None:
+        temporary = self._directory / f"{_SAVING}{step}"
         try:
-            return self._manifest(step)["metrics"]
-        except _Unreadable as reason:
-            raise LabError(f"{self.directory / str(step)}: {reason}") from reason
-
-    def _write_safely(self, step: int, leaves: dict[str, Any], metrics: dict[str, Any]) -> None:
-        partial = self.directory / f"{step}{PARTIAL}"
+            _write_arrays(temporary, arrays)
+            manifest = manifests.describe(temporary, step=step, metrics=metrics, arrays=arrays)
+            manifests.write(temporary, manifest)
+            self._commit(temporary, step)
+        except (OSError, ValueError, RuntimeError) as error:
+            _remove_leftovers(self._directory)
+            raise LabError(f"{self._folder(step)}: not saved: {_one_line(error)}") from error
+        self._damaged.discard(step)
         try:
-            self._write(step, leaves, metrics, partial)
-        except Exception as error:  # noqa: BLE001 a thread's error is raised by the next call
-            self._error = error
-            shutil.rmtree(partial, ignore_errors=True)
+            self._delete_old(step)
+        except OSError as error:
+            raise LabError(f"{self._directory}: an old step stays: {_one_line(error)}") from error
 
-    def _write(
-        self, step: int, leaves: dict[str, Any], metrics: dict[str, Any], partial: pathlib.Path
-    ) -> None:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        host = {name: np.asarray(leaf) for name, leaf in leaves.items()}
-        _orbax().save(partial / ARRAYS, host)
-        document = {
-            "schema": SCHEMA,
-            "step": step,
-            "metrics": metrics,
-            "digests": _digests(host),
-        }
-        with open(partial / MANIFEST, "w", encoding="utf-8") as file:
-            json.dump({**document, "digest": _self_digest(document)}, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        final = self.directory / str(step)
-        if final.exists():
-            self._delete(step)
-        os.rename(partial, final)
-        _sync_folder(self.directory)
-        self._prune()
+    def _commit(self, temporary: Path, step: int) -> None:
+        folder = self._folder(step)
+        replaced = self._directory / f"{_REPLACED}{step}"
+        _sync(temporary)
+        if folder.exists():
+            folder.rename(replaced)  # a kill before the next line: opening puts it back
+        temporary.rename(folder)
+        _sync(self._directory)
+        shutil.rmtree(replaced, ignore_errors=True)
 
-    def _prune(self) -> None:
-        steps = self.steps()
-        for step in steps[: -self.keep_last]:
-            if not (self.keep_every and step % self.keep_every == 0):
-                self._delete(step)
+    def _delete_old(self, newest: int) -> None:
+        """Apply the keep policy to the steps up to `newest`, which was just committed.
 
-    def _delete(self, step: int) -> None:
-        """Rename first, so that a kill leaves no step half deleted."""
-        gone = self.directory / f"{step}{DELETED}"
-        os.rename(self.directory / str(step), gone)
-        shutil.rmtree(gone)
+        Steps above it are of a run that was set back: they stay until it comes by again. A step
+        known to be damaged is not counted among the last, and goes when it is older than they.
+        """
+        committed = set(self.steps()) - self._damaged
+        good = sorted(step for step in committed if step <= newest)
+        last = good[-self._keep_last :]
+        for step in self._folders():
+            due = bool(self._keep_every) and step in committed and step % self._keep_every == 0
+            if step < last[0] and not due:
+                doomed = self._directory / f"{_DELETING}{step}"
+                self._folder(step).rename(doomed)  # never a half-deleted step under its number
+                shutil.rmtree(doomed)
 
-    def _set_aside(self, step: int) -> None:
-        if not self.writable:
-            return
-        aside = self.directory / f"{step}{CORRUPT}"
-        shutil.rmtree(aside, ignore_errors=True)
-        os.rename(self.directory / str(step), aside)
+    def _folder(self, step: int) -> Path:
+        return self._directory / str(step)
 
-    def _manifest(self, step: int) -> dict[str, Any]:
-        path = self.directory / str(step) / MANIFEST
+    def _folders(self) -> tuple[int, ...]:
+        if not self._directory.is_dir():
+            return ()
         try:
-            document = json.loads(path.read_bytes())
-        except FileNotFoundError:
-            raise _Unreadable(f"{MANIFEST} is missing") from None
-        except (ValueError, OSError) as error:
-            raise _Unreadable(f"{MANIFEST} can not be read: {_one_line(error)}") from None
-        if not isinstance(document, dict) or document.pop("digest", None) != _self_digest(document):
-            raise _Unreadable(f"{MANIFEST} was changed: its digest does not fit")
-        if document["schema"] != SCHEMA or document["step"] != step:
-            raise _Unreadable(f"{MANIFEST} is of {document['schema']}, step {document['step']}")
-        return document
-
-    def _read(self, step: int, like: Any) -> tuple[Any, dict[str, Any]]:
-        document = self._manifest(step)
-        wanted = _named_leaves(like)
-        _check_same_state(self.directory / str(step), wanted, document["digests"])
-        try:
-            found = _orbax().load(self.directory / str(step) / ARRAYS, wanted)
-            digests = _digests({name: np.asarray(leaf) for name, leaf in found.items()})
-        except Exception as error:  # noqa: BLE001 whatever Orbax raises, the step is unreadable
-            raise _Unreadable(f"{ARRAYS} can not be read: {_one_line(error)}") from None
-        for name, digest in digests.items():
-            if digest != document["digests"][name]:
-                raise _Unreadable(f"{ARRAYS}: {name} is not what was saved: its digest differs")
-        leaves = [found[name] for name in wanted]
-        return jax.tree.unflatten(jax.tree.structure(like), leaves), document["metrics"]
+            return tuple(sorted(_numbered(self._directory)))
+        except OSError as error:
+            raise LabError(f"{self._directory}: not readable: {error.strerror}") from error
 
 
-@functools.cache
-def _orbax() -> Any:
-    """Orbax's v1 API, imported at first use: half a second."""
-    from orbax.checkpoint import v1
-
-    return v1
-
-
-def _named_leaves(tree: Any) -> dict[str, Any]:
-    """Leaves by path: Orbax sees a flat dict, and no class of ours stands in a file."""
-    paths = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in paths}
+def _numbered(directory: Path) -> Iterator[int]:
+    for path in directory.iterdir():
+        name = path.name
+        if name.isascii() and name.isdecimal() and str(int(name)) == name and path.is_dir():
+            yield int(name)
 
 
-def _digests(leaves: Mapping[str, np.ndarray]) -> dict[str, str]:
-    """Dtype, shape and a 64-bit hash of the bytes of each leaf; 30 GB/s on two cores."""
-    with concurrent.futures.ThreadPoolExecutor(max_workers=2) as pool:
-        return dict(zip(leaves, pool.map(_digest, leaves.values()), strict=True))
+def _make_writable(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LabError(f"{directory}: cannot be made: {error.strerror}") from error
+    if not os.access(directory, os.W_OK | os.X_OK, effective_ids=True):
+        raise LabError(f"{directory}: cannot be written to, no checkpoint can be saved there")
 
 
-def _digest(leaf: np.ndarray) -> str:
-    import xxhash
-
-    shape = ",".join(map(str, leaf.shape))
-    content = np.ascontiguousarray(leaf).reshape(-1).view(np.uint8)
-    return f"{leaf.dtype}[{shape}] {xxhash.xxh3_64_hexdigest(content.data)}"
-
-
-def _check_same_state(
-    where: pathlib.Path, wanted: Mapping[str, Any], digests: Mapping[str, str]
-) -> None:
-    """Refuse a checkpoint of another state: that is a mistake, not a damage to fall back from."""
-    for name in [*wanted, *digests]:
-        if name not in digests:
-            raise LabError(f"{where}: has no {name}, which this run's state has")
-        if name not in wanted:
-            raise LabError(f"{where}: has {name}, which this run's state has not")
-        leaf = wanted[name]
-        mine = f"{np.dtype(leaf.dtype)}[{','.join(map(str, leaf.shape))}]"
-        theirs = digests[name].split(" ")[0]
-        if mine != theirs:
-            raise LabError(f"{where}: {name} is {theirs}, but this run's is {mine}")
+def _remove_leftovers(directory: Path) -> None:
+    """Remove what a save or a deletion that was cut off left; bring back a step half replaced."""
+    for replaced in directory.glob(f"{_REPLACED}*"):
+        folder = directory / replaced.name.removeprefix(_REPLACED)
+        if not folder.exists():
+            replaced.rename(folder)
+    for prefix in (_SAVING, _REPLACED, _DELETING):
+        for path in directory.glob(f"{prefix}*"):
+            shutil.rmtree(path, ignore_errors=True)
 
 
-def _self_digest(document: Mapping[str, Any]) -> str:
-    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+def _check_structure(wanted: dict[str, Any], manifest: Manifest, *, folder: Path) -> None:
+    saved = manifest.digests
+    odd = f"{folder}: the checkpoint is of another tree: leaf"
+    for path in sorted(set(wanted) | set(saved)):
+        if path not in saved:
+            raise LabError(f'{odd} "{path}" is not in it')
+        if path not in wanted:
+            raise LabError(f'{odd} "{path}" is in it and not expected')
+        expected = (list(wanted[path].shape), np.dtype(wanted[path].dtype).name)
+        found = (saved[path]["shape"], saved[path]["dtype"])
+        if found != expected:
+            raise LabError(f'{odd} "{path}" is {_kind(*found)} in it, {_kind(*expected)} expected')
 
 
-def _one_line(error: BaseException) -> str:
-    """The error's first line, short: Orbax's run over pages."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:200] if lines else ''}"
+def _kind(shape: list[int], dtype: str) -> str:
+    return f"{dtype}[{','.join(map(str, shape))}]"
 
 
-def _sync_folder(path: pathlib.Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+def _write_arrays(folder: Path, arrays: dict[str, np.ndarray]) -> None:
+    from orbax.checkpoint import v1 as ocp
+
+    context = ocp.Context()
+    # Weights are noise to a compressor: 8 % smaller, and two to three times slower to restore.
+    context.array.saving.use_compression = False
+    with context:
+        ocp.save(folder, {path: array for path, array in arrays.items() if array.size})
+
+
+def _read_arrays(folder: Path, manifest: Manifest) -> dict[str, np.ndarray]:
+    """All leaves on the host; those without values are not in Orbax, which refuses them."""
+    from orbax.checkpoint import v1 as ocp
+
+    try:
+        arrays = ocp.load(folder)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise Damaged(f"Orbax cannot read it: {_one_line(error)}") from error
+    for path, digest in manifest.digests.items():
+        if 0 in digest["shape"]:
+            arrays[path] = np.zeros(digest["shape"], np.dtype(digest["dtype"]))
+    return arrays
+
+
+def _place(arrays: list[np.ndarray], like: list[Any]) -> list[Any]:
+    """Put every array where its counterpart in `like` lies; a numpy array stays one."""
+    import jax
+
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    on_device = [i for i, leaf in enumerate(like) if hasattr(leaf, "sharding")]
+    # Never alias: the training step donates these buffers.
+    placed = jax.device_put(
+        [arrays[i] for i in on_device],
+        [like[i].sharding or here for i in on_device],
+        may_alias=False,
+    )
+    leaves: list[Any] = list(arrays)
+    for i, leaf in zip(on_device, placed, strict=True):
+        leaves[i] = leaf
+    return leaves
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
-def tree_sha256(tree: Any) -> str:
-    """A digest of paths, dtypes, shapes and bytes of all leaves, whatever their sharding."""
-    total = hashlib.sha256()
-    for name, leaf in sorted(_named_leaves(tree).items()):
-        array = np.asarray(typing.cast(Any, leaf))
-        total.update(f"{name} {array.dtype} {array.shape}\n".encode())
-        total.update(np.ascontiguousarray(array).tobytes())
-    return total.hexdigest()
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else text[:197] + "..."

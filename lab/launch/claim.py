@@ -8,7 +8,13 @@ import time
 from collections.abc import Iterator
 from typing import TextIO
 
+from lab.core.errors import LabError
+
 LOCK = "claim.lock"
+
+
+class HeldElsewhere(LabError):
+    """Another process holds the run directory."""
 
 
 @contextlib.contextmanager

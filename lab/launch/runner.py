@@ -14,7 +14,7 @@ from lab.core.layout import make_layout
 from lab.core.record import finished, read_rows
 from lab.data.sources import open_source
 from lab.data.tokens import open_rows
-from lab.launch.claim import claimed
+from lab.launch.claim import HeldElsewhere, claimed
 from lab.tokenizers.pixels import Pixels
 from lab.tokenizers.spec import Tokenizer
 from lab.train.job import Images, Job, Split
@@ -39,7 +39,7 @@ def train_run(run: RunConfig, hooks: Hooks, say: Callable[[str], None]) -> Outco
     directory = run_directory(run)
     with claimed(directory) as ours:
         if not ours:
-            raise LabError(f"{directory}: another process is training this run")
+            raise HeldElsewhere(f"{directory}: another process is training this run")
         rows = read_rows(directory / "record.jsonl")
         if finished(rows):
             end = rows[-1]

@@ -56,7 +56,7 @@ def _ended(run: RunConfig) -> bool:
 
 def _try(run: RunConfig, signals: StopSignal, failed: set[str]) -> bool:
     """Train one run; False where another process holds it or it has ended meanwhile."""
-    from lab.launch.claim import is_claimed
+    from lab.launch.claim import HeldElsewhere, is_claimed
     from lab.launch.runner import train_run
     from lab.train.loop import Hooks
 
@@ -75,6 +75,8 @@ def _try(run: RunConfig, signals: StopSignal, failed: set[str]) -> bool:
     (directory / FAILURE).unlink(missing_ok=True)
     try:
         outcome = train_run(run, hooks, lambda doing: tell(run, doing=f"preparing {doing}"))
+    except HeldElsewhere:
+        return False
     except LabError as error:
         _fail(run, failed, reason=str(error), trace="")
     except Exception as error:  # noqa: BLE001 one run's defect must not stop the others

@@ -1,0 +1,152 @@
+"""The manifest of a checkpoint: what a committed step holds, with digests of all of it."""
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lab.core.digest import array_digest, file_digest
+from lab.core.errors import LabError
+
+NAME = "manifest.json"
+SCHEMA = "lab.checkpoint/1"
+# Array data above this size is known by its length alone: its values are digested leaf by leaf
+# after reading, and to read the file twice would cost more than the whole verification may.
+WHOLE_FILE_BYTES = 4 * 2**20
+
+Metrics = Mapping[str, float | int | str]
+
+
+class Damaged(Exception):
+    """A step that is not as it was written; the message says what and where."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """What was committed: metrics, and digests of leaves and files by name."""
+
+    step: int
+    metrics: dict[str, Any]
+    digests: dict[str, dict[str, Any]]  # leaf path: shape, dtype, xxh3_128
+    files: dict[str, dict[str, Any]]  # path in the folder: bytes, xxh3_128 (null: length only)
+
+
+def describe(
+    folder: Path, *, step: int, metrics: dict[str, Any], arrays: Mapping[str, np.ndarray]
+) -> Manifest:
+    """The manifest of `arrays` (the values in memory) and of the files as they lie in `folder`."""
+    return Manifest(
+        step=step,
+        metrics=metrics,
+        digests={path: _describe_array(array) for path, array in arrays.items()},
+        files={
+            path.relative_to(folder).as_posix(): _describe_file(path)
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+        },
+    )
+
+
+def strict_metrics(metrics: Metrics) -> dict[str, Any]:
+    """Metrics as strict JSON has them: a number that is not finite becomes a string.
+
+    Raises LabError for a value that is neither a number nor a string.
+    """
+    strict: dict[str, Any] = {}
+    for name, value in metrics.items():
+        if not isinstance(value, (int, float, str)):
+            raise LabError(f"metrics.{name} = {value!r}: a number or a string is expected")
+        finite = not isinstance(value, float) or math.isfinite(value)
+        strict[name] = value if finite else str(float(value))
+    return strict
+
+
+def write(folder: Path, manifest: Manifest) -> None:
+    """Write `folder`/manifest.json through to the disk."""
+    content = {"schema": SCHEMA, **dataclasses.asdict(manifest)}
+    with (folder / NAME).open("w", encoding="utf-8") as file:
+        json.dump({**content, "sha256": _self_digest(content)}, file, indent=1, allow_nan=False)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read(folder: Path) -> Manifest:
+    """Read and check `folder`/manifest.json.
+
+    Raises Damaged where it is missing or not what was written, LabError for another schema.
+    """
+    content = _read_json(folder / NAME)
+    given = content.pop("sha256", None)
+    if given != _self_digest(content):
+        raise Damaged(f"{NAME}: its own digest differs")
+    if content.pop("schema") != SCHEMA:
+        raise LabError(f"{folder / NAME}: another schema than {SCHEMA}")
+    manifest = Manifest(**content)
+    if str(manifest.step) != folder.name:
+        raise Damaged(f"{NAME}: is that of step {manifest.step}")
+    return manifest
+
+
+def check_files(folder: Path, manifest: Manifest) -> None:
+    """Raise Damaged at the first file that is missing, of another length or of other bytes."""
+    for name, expected in manifest.files.items():
+        try:
+            found = _describe_file(folder / name)
+        except OSError as error:
+            raise Damaged(f"{name}: {error.strerror}") from error
+        if found["bytes"] != expected["bytes"]:
+            raise Damaged(f"{name}: {found['bytes']} bytes, {expected['bytes']} were written")
+        if found["xxh3_128"] != expected["xxh3_128"]:
+            raise Damaged(f"{name}: the digest differs")
+
+
+def check_arrays(arrays: Mapping[str, np.ndarray], manifest: Manifest) -> None:
+    """Raise Damaged at the first leaf whose shape, dtype or values are not those written."""
+    if set(arrays) != set(manifest.digests):
+        raise Damaged(f'leaf "{min(set(arrays) ^ set(manifest.digests))}": missing or not expected')
+    for path, array in arrays.items():
+        expected = manifest.digests[path]
+        if list(array.shape) != expected["shape"] or array.dtype.name != expected["dtype"]:
+            raise Damaged(f'leaf "{path}": the shape or dtype differs')
+        if array_digest(array) != expected["xxh3_128"]:
+            raise Damaged(f'leaf "{path}": the digest of its values differs')
+
+
+def _describe_array(array: np.ndarray) -> dict[str, Any]:
+    return {
+        "shape": list(array.shape),
+        "dtype": array.dtype.name,
+        "xxh3_128": array_digest(array),
+    }
+
+
+def _describe_file(path: Path) -> dict[str, Any]:
+    size = path.stat().st_size
+    whole = path.parent.name != "d" or size <= WHOLE_FILE_BYTES  # Orbax: d/ holds array data
+    return {"bytes": size, "xxh3_128": file_digest(path) if whole else None}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise Damaged(f"{NAME} is missing: the step was never committed") from None
+    except OSError as error:
+        raise Damaged(f"{NAME}: {error.strerror}") from error
+    except (ValueError, RecursionError):
+        raise Damaged(f"{NAME}: not JSON") from None
+    if not isinstance(content, dict):
+        raise Damaged(f"{NAME}: not a JSON object")
+    return content
+
+
+def _self_digest(content: dict[str, Any]) -> str:
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
