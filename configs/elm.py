@@ -7,8 +7,9 @@ paper's appendix, its `train.sh`): AdamW (0.9, 0.95), decay 0.05, rate 1e-4, bat
 of ImageNet, dropout 0.1, EMA 0.9999. The small sizes train on pixels at a higher rate by "mup".
 """
 
-from configs import base
 from ml_collections import ConfigDict
+
+from configs import base
 
 
 def get_config(size: str = "s1") -> ConfigDict:

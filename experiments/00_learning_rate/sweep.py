@@ -1,6 +1,6 @@
 """Learning rate x width, under the width rule "mup" and under none.
 
-    python -m lab.launch.sweep experiments/00_learning_rate/sweep.py --workers 2
+python -m lab.launch.sweep experiments/00_learning_rate/sweep.py --workers 2
 """
 
 from lab.core.sweep import Override, axis, chain, product

@@ -35,7 +35,7 @@ def forecast_run() -> str:
 def sweep(data: str = "dead_leaves") -> list[Override]:
     """All runs; the forecast one last."""
     if data not in CHANNELS:
-        raise LabError(f'sweep.py:{data}: allowed are {", ".join(sorted(CHANNELS))}')
+        raise LabError(f"sweep.py:{data}: allowed are {', '.join(sorted(CHANNELS))}")
     common: Override = {
         "study": study(data),
         "data.name": data,
@@ -53,7 +53,11 @@ def sweep(data: str = "dead_leaves") -> list[Override]:
 
     def runs(sizes: list[str], tokens: int) -> list[Override]:
         return [
-            {"config": f"configs/elm.py:{s}", "name": name(s, tokens), "train.duration": f"{tokens} tokens"}
+            {
+                "config": f"configs/elm.py:{s}",
+                "name": name(s, tokens),
+                "train.duration": f"{tokens} tokens",
+            }
             for s in sizes
         ]
 

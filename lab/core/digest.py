@@ -71,5 +71,5 @@ def tree_sha256(tree: Any) -> str:
     return total.hexdigest()
 
 
-def _row_major_bytes(array: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+def _row_major_bytes(array: np.ndarray) -> memoryview:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data

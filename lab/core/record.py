@@ -66,7 +66,7 @@ class Record:
         first = {**rows[0]} if rows else header
         kept = [r for r in rows[1:] if r["kind"] != "end" and r["step"] <= step] if step else []
         self._rewrite([first, *kept])
-        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 closed in close()
+        self._file = open(path, "a", encoding="utf-8")
         self.steps = {kind: [r["step"] for r in kept if r["kind"] == kind] for kind in _ROWS}
 
     def _rewrite(self, rows: list[Mapping[str, Any]]) -> None:

@@ -6,9 +6,14 @@ notices neither flipped bits nor missing steps, so a restore compares all that i
 manifest and falls back to the newest step that is as it was written.
 """
 
+import contextlib
 import dataclasses
+import logging
 import os
+import re
 import shutil
+import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -26,6 +31,7 @@ __all__ = ["Restored", "Skipped", "Store", "tree_sha256"]
 
 # What a killed process may leave behind. The dot keeps them out of every listing of steps.
 _SAVING, _REPLACED, _DELETING = ".saving-", ".replaced-", ".deleting-"
+_LATE_READS_S = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,9 +111,13 @@ class Store:
 
     def wait(self) -> None:
         """Wait for the running save, if any; raises LabError where it failed."""
-        pending, self._pending = self._pending, None
-        if pending is not None:
-            pending.result()
+        if self._pending is None:
+            return
+        try:
+            self._pending.result()
+        finally:
+            if self._pending.done():  # not so where Ctrl-C cut the waiting short
+                self._pending = None
 
     def close(self) -> None:
         """Wait for the running save and stop the thread; raises LabError where it failed."""
@@ -180,7 +190,10 @@ class Store:
             self._commit(temporary, step)
         except (OSError, ValueError, RuntimeError) as error:
             _remove_leftovers(self._directory)
-            raise LabError(f"{self._folder(step)}: not saved: {_one_line(error)}") from error
+            saved = ", ".join(map(str, self.steps())) or "none"
+            raise LabError(
+                f"{self._folder(step)}: not saved: {_one_line(error)}; saved steps: {saved}"
+            ) from error
         self._damaged.discard(step)
         try:
             self._delete_old(step)
@@ -207,7 +220,7 @@ class Store:
         good = sorted(step for step in committed if step <= newest)
         last = good[-self._keep_last :]
         for step in self._folders():
-            due = bool(self._keep_every) and step in committed and step % self._keep_every == 0
+            due = step in committed and self._keep_every and step % self._keep_every == 0
             if step < last[0] and not due:
                 doomed = self._directory / f"{_DELETING}{step}"
                 self._folder(step).rename(doomed)  # never a half-deleted step under its number
@@ -270,9 +283,26 @@ def _kind(shape: list[int], dtype: str) -> str:
     return f"{dtype}[{','.join(map(str, shape))}]"
 
 
-def _write_arrays(folder: Path, arrays: dict[str, np.ndarray]) -> None:
-    from orbax.checkpoint import v1 as ocp
+def _orbax() -> Any:
+    """Orbax, imported late (listing steps needs none of it) and untyped (its types do not check).
 
+    It logs the traceback of every error once per thread and then raises the same error, which is
+    the one we report: its own log is dropped, and asyncio's about its other failed reads.
+    """
+    from orbax.checkpoint import v1
+
+    logging.getLogger("absl").addFilter(_not_of_orbax)
+    logging.getLogger("asyncio").addFilter(_not_of_orbax)
+    return v1
+
+
+def _not_of_orbax(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    return "/orbax/checkpoint/" not in record.pathname and "in OCDBT database" not in str(error)
+
+
+def _write_arrays(folder: Path, arrays: dict[str, np.ndarray]) -> None:
+    ocp = _orbax()
     context = ocp.Context()
     # Weights are noise to a compressor: 8 % smaller, and two to three times slower to restore.
     context.array.saving.use_compression = False
@@ -282,16 +312,39 @@ def _write_arrays(folder: Path, arrays: dict[str, np.ndarray]) -> None:
 
 def _read_arrays(folder: Path, manifest: Manifest) -> dict[str, np.ndarray]:
     """All leaves on the host; those without values are not in Orbax, which refuses them."""
-    from orbax.checkpoint import v1 as ocp
-
     try:
-        arrays = ocp.load(folder)
+        with _without_late_tracebacks():
+            arrays = dict(_orbax().load(folder))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise Damaged(f"Orbax cannot read it: {_one_line(error)}") from error
     for path, digest in manifest.digests.items():
         if 0 in digest["shape"]:
             arrays[path] = np.zeros(digest["shape"], np.dtype(digest["dtype"]))
     return arrays
+
+
+@contextlib.contextmanager
+def _without_late_tracebacks() -> Iterator[None]:
+    """After a failed load, drop what its other reads print when they find their loop closed.
+
+    Orbax closes its event loop at the first error; TensorStore's reads that are still under way
+    then each write a traceback ("Exception ignored in: None") to the terminal.
+    """
+    before = sys.unraisablehook
+
+    def hook(late: Any) -> None:
+        if str(late.exc_value) != "Event loop is closed":
+            before(late)
+
+    sys.unraisablehook = hook
+    loaded = False
+    try:
+        yield
+        loaded = True
+    finally:
+        if not loaded:
+            threading.Event().wait(_LATE_READS_S)
+        sys.unraisablehook = before
 
 
 def _place(arrays: list[np.ndarray], like: list[Any]) -> list[Any]:
@@ -321,5 +374,11 @@ def _sync(directory: Path) -> None:
 
 
 def _one_line(error: BaseException) -> str:
+    """The reason, where the system gave one (TensorStore hides it at the end); else the text."""
+    code = re.search(r"os_error_code='(\d+)'", str(error))
+    if code:
+        return os.strerror(int(code[1]))
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 200 else text[:197] + "..."

@@ -55,7 +55,9 @@ def parse_duration(text: str, *, path: str) -> Duration:
     try:
         amount = float(parts[0])
     except ValueError:
-        raise LabError(f'{path} = "{text}": "{parts[0]}" is no number; allowed: {allowed}') from None
+        raise LabError(
+            f'{path} = "{text}": "{parts[0]}" is no number; allowed: {allowed}'
+        ) from None
     if not math.isfinite(amount) or amount < 0:
         raise LabError(f'{path} = "{text}": a duration is finite and not negative')
     return Duration(amount=amount, unit=DurationUnit(parts[1]))

@@ -90,7 +90,9 @@ def board_table(entries: list[Entry], *, title: str):
 
     table = Table(title=title, title_justify="left")
     for heading in ("run", "state", "N (blocks)", "step", "loss, nats/token", "note"):
-        table.add_column(heading, justify="left" if heading in ("run", "state", "note") else "right")
+        table.add_column(
+            heading, justify="left" if heading in ("run", "state", "note") else "right"
+        )
     colours = {
         RunState.FINISHED: "green",
         RunState.RUNNING: "cyan",

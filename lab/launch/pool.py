@@ -17,9 +17,7 @@ from lab.launch.live import SweepView
 from lab.launch.signals import StopSignal
 
 
-def run_pool(
-    runs: Sequence[RunConfig], argv: Sequence[str], *, workers: int, title: str
-) -> bool:
+def run_pool(runs: Sequence[RunConfig], argv: Sequence[str], *, workers: int, title: str) -> bool:
     """Run the sweep on `workers` processes and show it; True where a signal stopped it.
 
     Each worker gets its own share of the cores: small models do not fill two cores, and two runs

@@ -20,7 +20,6 @@ from lab.tokenizers.spec import Tokenizer
 from lab.train.job import Images, Job, Split
 from lab.train.loop import Hooks, Loop, Outcome, Status
 
-
 CACHE = pathlib.Path(".cache/xla").absolute()
 
 
@@ -83,7 +82,12 @@ def _images(data, tokenizer: Tokenizer) -> Images:
             manual_dir=data.manual_dir or None,
         )
         info = source.info
-        return Split(rows=open_rows(source, tokenizer), name=info.name, digest=info.digest, classes=info.classes)
+        return Split(
+            rows=open_rows(source, tokenizer),
+            name=info.name,
+            digest=info.digest,
+            classes=info.classes,
+        )
 
     return Images(
         train=split(data.train_split, data.train_examples),

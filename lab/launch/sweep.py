@@ -1,6 +1,6 @@
 """List, run, resume and watch a sweep: a Python file with `sweep()` returning overrides.
 
-    python -m lab.launch.sweep experiments/01_first_ladder/sweep.py --workers 2
+python -m lab.launch.sweep experiments/01_first_ladder/sweep.py --workers 2
 """
 
 import argparse
@@ -35,7 +35,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--list", action="store_true", help="print the runs and leave")
     made.add_argument("--status", action="store_true", help="print how far each run is and leave")
     made.add_argument("--json", action="store_true", help="print as JSON")
-    made.add_argument("--workers", type=int, default=1, help="processes; each gets its share of cores")
+    made.add_argument(
+        "--workers", type=int, default=1, help="processes; each gets its share of cores"
+    )
     made.add_argument("--only", metavar="NAME", nargs="+", help="these runs of the sweep only")
     made.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     made.add_argument("--cores", default="", help=argparse.SUPPRESS)
@@ -63,7 +65,7 @@ def load_sweep(
     names = [run.name for run in runs]
     for name in only or ():
         if name not in names:
-            raise LabError(f'--only {name}: no such run; allowed: {", ".join(names)}')
+            raise LabError(f"--only {name}: no such run; allowed: {', '.join(names)}")
     return [run for run in runs if not only or run.name in only]
 
 

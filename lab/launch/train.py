@@ -1,6 +1,6 @@
 """Train one run, or go on with it.
 
-    python -m lab.launch.train --config configs/elm.py:s3 --config.train.duration "2e6 tokens"
+python -m lab.launch.train --config configs/elm.py:s3 --config.train.duration "2e6 tokens"
 """
 
 import argparse
@@ -43,11 +43,11 @@ def main(argv: Sequence[str]) -> ExitCode:
 
     from rich.console import Console
 
+    from lab.core.config import run_directory
     from lab.launch.memory import keep_freed_memory
     from lab.launch.runner import set_up_jax, train_run
     from lab.launch.signals import StopSignal
     from lab.launch.watch import RunBar
-    from lab.core.config import run_directory
     from lab.train.loop import Hooks, Status
 
     keep_freed_memory()

@@ -57,9 +57,7 @@ class Block(nnx.Module):
         )
         self.rates = (spec.residual_dropout, spec.mlp_dropout)
 
-    def __call__(
-        self, x_BTD: jax.Array, angles_TK: np.ndarray, key: jax.Array | None
-    ) -> jax.Array:
+    def __call__(self, x_BTD: jax.Array, angles_TK: np.ndarray, key: jax.Array | None) -> jax.Array:
         residual_rate, mlp_rate = self.rates
         keys = (None, None) if key is None else tuple(jax.random.split(key))
         attended_BTD = self.attention(self.attention_norm(x_BTD), angles_TK)
@@ -75,9 +73,7 @@ class Backbone(nnx.Module):
         self.layers = stacked(lambda k: Block(k, spec), key, depth=spec.depth)
         self.spec = spec
 
-    def __call__(
-        self, x_BTD: jax.Array, angles_TK: np.ndarray, key: jax.Array | None
-    ) -> jax.Array:
+    def __call__(self, x_BTD: jax.Array, angles_TK: np.ndarray, key: jax.Array | None) -> jax.Array:
         spec = self.spec
         random = spec.residual_dropout > 0 or spec.mlp_dropout > 0
         keys = jax.random.split(key, spec.depth) if key is not None and random else None

@@ -103,7 +103,9 @@ def check_parts(model: ModelConfig) -> None:
     for part, table in (("embedding", EMBEDDINGS), ("order", ORDERS), ("head", HEADS)):
         name = getattr(model, part)
         if name not in table:
-            raise LabError(f'config.model.{part} = "{name}": allowed are {", ".join(sorted(table))}')
+            raise LabError(
+                f'config.model.{part} = "{name}": allowed are {", ".join(sorted(table))}'
+            )
 
 
 def count_sizes(model: ModelConfig, codes: Codes) -> Sizes:

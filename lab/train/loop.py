@@ -96,6 +96,7 @@ class Loop:
         for skipped in restored.skipped if restored else ():
             hooks.warn(_skipped_line(job, skipped, to_step=restored.step if restored else 0))
         self.start = restored.step if restored else 0
+        self.saved_step = restored.step if restored else None
         self.state: State = restored.tree if restored else job.initial_state()
         self.record = Record(job.directory / "record.jsonl", job.header(), step=self.start)
         self.waiting: _Update | None = None
@@ -122,7 +123,7 @@ class Loop:
                 self._update(step, next(batches))
         self._write_waiting()
         metrics = self._evaluate(total)
-        if total not in self.store.steps():
+        if self.saved_step != total:
             self._save(total, metrics)
         self.store.wait()
         self._end(Status.FINISHED, total, params_sha256=tree_sha256(self.state["params"]))
@@ -236,10 +237,11 @@ class Loop:
         self._write_waiting()
         self.record.sync()
         self.store.save(step, self.state, metrics=metrics)
+        self.saved_step = step
 
     def _interrupted(self, step: int) -> Outcome:
         self._write_waiting()
-        if step not in self.store.steps():
+        if self.saved_step != step:
             self._save(step, {})
         self.store.wait()
         return Outcome(Status.INTERRUPTED, step, f"saved at step {step}")

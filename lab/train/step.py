@@ -52,7 +52,7 @@ def make_steps(
         ema = state["ema"]
         if ema is not None:
             ema = ema_update(ema, params, decay=optimizer.ema_decay, step=state["step"])
-        metrics = {"loss_nats_per_token": loss, "grad_norm": optax.global_norm(grads)}
+        metrics = {"loss_nats_per_token": loss, "grad_norm": optax.tree.norm(grads)}
         return {"params": params, "opt": opt, "ema": ema, "step": state["step"] + 1}, metrics
 
     def evaluate(params: Any, batch: Batch) -> jax.Array:
@@ -66,7 +66,5 @@ def make_steps(
             out_shardings=(shardings, whole),
             donate_argnums=0,
         ),
-        evaluate=jax.jit(
-            evaluate, in_shardings=(shardings["params"], rows), out_shardings=whole
-        ),
+        evaluate=jax.jit(evaluate, in_shardings=(shardings["params"], rows), out_shardings=whole),
     )

@@ -27,7 +27,9 @@ def test_to_steps(text, steps):
     assert to_steps(parse_duration(text, path="config.x"), STEP) == steps
 
 
-@pytest.mark.parametrize("text", ["", "3", "steps", "3 step", "inf steps", "-1 steps", "nan epochs"])
+@pytest.mark.parametrize(
+    "text", ["", "3", "steps", "3 step", "inf steps", "-1 steps", "nan epochs"]
+)
 def test_bad_durations_name_the_field(text):
     with pytest.raises(LabError, match=r"config\.x"):
         parse_duration(text, path="config.x")

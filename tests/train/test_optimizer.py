@@ -50,7 +50,8 @@ def test_cosine_and_constant_schedules():
 def test_update_against_adamw_in_float64():
     """Three updates of the whole model: clip, moments, bias correction, width rule, decay."""
     run = config(
-        "s3", **{"optimizer.weight_decay": 0.1, "optimizer.base_width": 12, "optimizer.clip_norm": 0.5}
+        "s3",
+        **{"optimizer.weight_decay": 0.1, "optimizer.base_width": 12, "optimizer.clip_norm": 0.5},
     )
     o = run.optimizer
     model = generator(run, CODES)

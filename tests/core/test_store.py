@@ -1,0 +1,530 @@
+"""The store: bit-exact, asynchronous, atomic, verified, and clear when something is wrong."""
+
+import errno
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import xxhash
+from flax import nnx
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from lab.core import manifest, store
+from lab.core.errors import LabError
+from lab.core.store import Skipped, Store, tree_sha256
+from tests.core import checkpoint_writer
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def tree(step):
+    return {"w": jnp.arange(12.0).reshape(3, 4) + step, "b": jnp.full(5, step, jnp.int32)}
+
+
+def fill(directory, steps, **policy):
+    with Store(directory, **({"keep_last": 100} | policy)) as opened:
+        for step in steps:
+            opened.save(step, tree(step), metrics={"tokens": step})
+    return directory
+
+
+def assert_same(found, expected):
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert (a.shape, a.dtype) == (b.shape, b.dtype)
+        assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
+
+
+def damage(directory, step):
+    """Flip one bit of the file that holds the values; returns its name in the step."""
+    files = (directory / str(step) / "state").rglob("d/*")
+    file = max(files, key=lambda path: path.stat().st_size)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 4
+    file.write_bytes(content)
+    return file.relative_to(directory / str(step)).as_posix()
+
+
+def edit_manifest(folder, *, seal=False, **changes):
+    path = folder / "manifest.json"
+    content = json.loads(path.read_text()) | changes
+    if seal:
+        rest = {name: value for name, value in content.items() if name != "sha256"}
+        canonical = json.dumps(rest, sort_keys=True, separators=(",", ":"))
+        content["sha256"] = hashlib.sha256(canonical.encode()).hexdigest()
+    path.write_text(json.dumps(content))
+
+
+# What is saved comes back.
+
+
+class Block(nnx.Module):
+    def __init__(self, key):
+        self.kernel = nnx.Param(jax.random.normal(key, (8, 16)))
+        self.scale = nnx.Param(jnp.ones(16, jnp.bfloat16))
+
+
+def test_modules_and_optimiser_states_come_back_bit_for_bit(tmp_path):
+    params = Block(jax.random.key(0))
+    optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-3))
+    state = {
+        "params": params,
+        "opt": optimiser.init(params),
+        "ema": (jax.tree.map(lambda leaf: leaf * 0.5, params), jnp.zeros((0, 3))),
+        "step": jnp.int32(7),
+        "host": np.arange(3.0),
+    }
+    with Store(tmp_path, keep_last=1) as opened:
+        opened.save(7, state, metrics={})
+        like = jax.eval_shape(lambda: {k: v for k, v in state.items() if k != "host"})
+        restored = opened.restore(like | {"host": np.empty(3)})
+    assert_same(restored.tree, state)
+    assert type(restored.tree["params"]) is Block
+    assert type(restored.tree["host"]) is np.ndarray and restored.tree["host"].dtype == np.float64
+
+
+def meshes():
+    mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=(AxisType.Auto, AxisType.Auto))
+    specs = [PartitionSpec(), PartitionSpec("data", "model"), PartitionSpec(None, "data")]
+    return [NamedSharding(mesh, spec) for spec in specs]
+
+
+@pytest.mark.parametrize("saved", range(3))
+@pytest.mark.parametrize("wanted", range(3))
+def test_any_layout_restores_under_any_other(tmp_path, saved, wanted):
+    values = jax.random.normal(jax.random.key(1), (8, 16))
+    source, target = meshes()[saved], meshes()[wanted]
+    with Store(tmp_path, keep_last=1) as opened:
+        opened.save(1, {"w": jax.device_put(values, source)}, metrics={})
+        like = {"w": jax.ShapeDtypeStruct((8, 16), jnp.float32, sharding=target)}
+        restored = opened.restore(like).tree["w"]
+    assert restored.sharding == target
+    assert np.asarray(restored).tobytes() == np.asarray(values).tobytes()
+
+
+def test_buffers_may_be_donated_and_overwritten_at_once(tmp_path):
+    step = jax.jit(lambda w: w * -1.0, donate_argnums=0)
+    device, host = jnp.arange(200_000.0), np.arange(1000.0)
+    expected = {"device": np.arange(200_000.0, dtype=np.float32), "host": np.arange(1000.0)}
+    with Store(tmp_path, keep_last=1) as opened:
+        opened.save(1, {"device": device, "host": host}, metrics={})
+        step(device).block_until_ready()
+        host[:] = -1.0
+        assert device.is_deleted()  # the donation was a real one
+        restored = opened.restore(expected)
+        assert_same(restored.tree, expected)
+        first = opened.restore({"device": jnp.empty(200_000), "host": host}).tree["device"]
+        step(first).block_until_ready()
+        assert_same(opened.restore(expected).tree, expected)
+
+
+def test_metrics_lie_beside_the_arrays(tmp_path):
+    with Store(tmp_path, keep_last=1) as opened:
+        metrics = {"loss": 2.5, "tokens": 3, "split": "validation", "bad": float("nan")}
+        opened.save(4, tree(4), metrics=metrics | {"worse": -np.float64("inf")})
+        opened.wait()
+        expected = metrics | {"bad": "nan", "worse": "-inf"}
+        assert opened.metrics(4) == expected
+        assert opened.restore(tree(0)).metrics == expected
+        with pytest.raises(LabError, match="metrics.loss = None: a number or a string"):
+            opened.save(5, tree(5), metrics={"loss": None})
+        with pytest.raises(LabError, match="5: manifest.json is missing"):
+            opened.metrics(5)
+
+
+def test_the_manifest_states_what_the_documentation_says(tmp_path):
+    fill(tmp_path, [3])
+    content = json.loads((tmp_path / "3" / "manifest.json").read_text())
+    assert content["schema"] == "lab.checkpoint/1"
+    assert (content["step"], content["metrics"]) == (3, {"tokens": 3})
+    values = np.arange(12, dtype="<f4") + np.float32(3)
+    assert content["digests"]["w"] == {
+        "shape": [3, 4],
+        "dtype": "float32",
+        "xxh3_128": xxhash.xxh3_128_hexdigest(values.tobytes()),
+    }
+    for name, file in content["files"].items():
+        assert file["xxh3_128"] == xxhash.xxh3_128_hexdigest((tmp_path / "3" / name).read_bytes())
+    on_disk = {p.relative_to(tmp_path / "3").as_posix() for p in (tmp_path / "3").rglob("*.*")}
+    assert "state/manifest.ocdbt" in on_disk & set(content["files"])
+
+
+# Asynchronous, and honest about failures.
+
+
+def test_save_returns_before_the_writing_is_done(tmp_path, monkeypatch):
+    go, real = threading.Event(), store._write_arrays
+
+    def slow(folder, arrays):
+        assert go.wait(30)
+        real(folder, arrays)
+
+    monkeypatch.setattr(store, "_write_arrays", slow)
+    with Store(tmp_path, keep_last=1) as opened:
+        opened.save(1, tree(1), metrics={})
+        assert opened.steps() == ()
+        go.set()
+        opened.save(2, tree(2), metrics={})  # joins the first
+        assert 1 in opened.steps()
+        opened.wait()
+        assert opened.steps() == (2,)
+
+
+def test_a_save_that_fails_says_so_at_the_next_call_and_leaves_the_rest(tmp_path, monkeypatch):
+    def full(folder, content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with Store(fill(tmp_path, [1], keep_last=1), keep_last=1) as opened:
+        with monkeypatch.context() as patch:
+            patch.setattr(manifest, "write", full)
+            opened.save(2, tree(2), metrics={})
+            with pytest.raises(LabError) as error:
+                opened.save(3, tree(3), metrics={})
+        assert str(error.value) == (
+            f"{tmp_path}/2: not saved: No space left on device; saved steps: 1"
+        )
+        assert os.listdir(tmp_path) == ["1"]
+        opened.save(3, tree(3), metrics={})  # said once; the next one is saved
+        opened.wait()
+        assert opened.steps() == (3,)
+
+
+FULL_DISK = """
+import resource, signal, sys, pathlib
+import jax.numpy as jnp
+from lab.core.errors import LabError
+from lab.core.store import Store
+with Store(pathlib.Path(sys.argv[1]), keep_last=1) as store:
+    store.save(1, {"w": jnp.ones(1000)}, metrics={})
+    store.wait()
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+    store.save(2, {"w": jnp.arange(100_000.0)}, metrics={})
+    try:
+        store.wait()
+    except LabError as error:
+        print(error)
+    store.save(3, {"w": jnp.ones(1000)}, metrics={})
+"""
+
+
+def test_a_write_that_the_system_refuses_is_one_line(tmp_path):
+    """The same limit that a full disk is to Orbax and TensorStore: a file cannot grow."""
+    command = [sys.executable, "-W", "error", "-c", FULL_DISK, str(tmp_path)]
+    child = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert child.stdout == f"{tmp_path}/2: not saved: File too large; saved steps: 1\n"
+    assert child.stderr == ""
+    assert os.listdir(tmp_path) == ["3"]
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"w": 1.0}, 'leaf "w" is a float: only arrays'),
+        ({"k": jax.eval_shape(lambda: jax.random.key(0))}, 'leaf "k" is of key<fry>: only plain'),
+        ({"a/b": np.ones(1), "a": {"b": np.ones(1)}}, 'leaf "a/b": two leaves'),
+        ({"a": np.ones((0, 3))}, "step 1: the tree holds no values"),
+    ],
+)
+def test_what_cannot_be_saved_is_refused_by_name(tmp_path, bad, message):
+    with Store(tmp_path, keep_last=1) as opened:
+        with pytest.raises(LabError, match=message):
+            opened.save(1, bad, metrics={})
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_array_of_several_processes_is_refused_by_name(tmp_path):
+    class Part:
+        shape, dtype, is_fully_addressable = (4,), np.dtype("float32"), False
+
+    with Store(tmp_path, keep_last=1) as opened:
+        with pytest.raises(LabError, match='leaf "w" is spread over several processes'):
+            opened.save(1, {"w": Part()}, metrics={})
+
+
+# The keep policy.
+
+
+def test_the_last_and_every_thirtieth_are_kept(tmp_path):
+    fill(tmp_path, range(0, 80, 10), keep_last=2, keep_every=30)
+    assert Store(tmp_path, writable=False).steps() == (0, 30, 60, 70)
+    fill(tmp_path, [80], keep_last=1)
+    assert Store(tmp_path, writable=False).steps() == (80,)
+    with pytest.raises(LabError, match="keep_last = 0"):
+        Store(tmp_path, keep_last=0)
+
+
+def test_nothing_is_deleted_before_the_newer_step_is_committed(tmp_path, monkeypatch):
+    seen, real = [], Store._commit
+
+    def watched(self, temporary, step):
+        seen.append(self.steps())
+        real(self, temporary, step)
+
+    monkeypatch.setattr(Store, "_commit", watched)
+    fill(tmp_path, [1, 2, 3], keep_last=1)
+    assert seen == [(), (1,), (2,)]
+
+
+def test_a_damaged_step_never_pushes_out_a_good_one(tmp_path):
+    fill(tmp_path, [10, 20])
+    damage(tmp_path, 20)
+    with Store(tmp_path, keep_last=1) as opened:
+        assert opened.restore(tree(0)).step == 10
+        opened.save(15, tree(15), metrics={})
+        opened.wait()
+        assert opened.steps() == (15, 20)
+        assert opened.restore(tree(0)).step == 15
+        opened.save(20, tree(20), metrics={})  # the run comes by again: replaced
+        restored = opened.restore(tree(0))
+        assert (restored.step, restored.skipped) == (20, ())
+    assert os.listdir(tmp_path) == ["20"]
+
+
+def test_a_damaged_step_does_not_count_among_the_last(tmp_path):
+    fill(tmp_path, [10, 20])
+    damage(tmp_path, 20)
+    with Store(tmp_path, keep_last=2) as opened:
+        opened.restore(tree(0))
+        opened.save(30, tree(30), metrics={})
+        opened.wait()
+        assert opened.steps() == (10, 20, 30)
+        opened.save(40, tree(40), metrics={})
+        opened.wait()
+        assert opened.steps() == (30, 40)
+
+
+# Damage: fall back by name, or stop.
+
+
+def test_no_checkpoint_is_none(tmp_path):
+    with Store(tmp_path / "new" / "checkpoints", keep_last=1) as opened:
+        assert opened.restore(tree(0)) is None
+    assert Store(tmp_path / "never_made", writable=False).restore(tree(0)) is None
+
+
+def test_damage_falls_back_to_the_newest_good_step_and_names_the_rest(tmp_path):
+    fill(tmp_path, [10, 20, 30])
+    name = damage(tmp_path, 20)
+    (tmp_path / "30" / "manifest.json").unlink()
+    reader = Store(tmp_path, writable=False)
+    restored = reader.restore(tree(0))
+    assert restored.step == 10 and restored.metrics == {"tokens": 10}
+    assert_same(restored.tree, tree(10))
+    assert restored.skipped == (
+        Skipped(30, "manifest.json is missing: the step was never committed"),
+        Skipped(20, f"{name}: the digest differs"),
+    )
+    assert reader.steps() == (10, 20)
+    damage(tmp_path, 10)
+    with pytest.raises(LabError, match="no good checkpoint: step 30: .*; step 20: .*; step 10: "):
+        reader.restore(tree(0))
+
+
+def test_a_step_asked_for_by_number_is_that_or_an_error(tmp_path):
+    reader = Store(fill(tmp_path, [10, 20]), writable=False)
+    assert_same(reader.restore(tree(0), step=10).tree, tree(10))
+    with pytest.raises(LabError, match="no step 15; there are 10, 20"):
+        reader.restore(tree(0), step=15)
+    damage(tmp_path, 20)
+    with pytest.raises(LabError, match="no good checkpoint: step 20: "):
+        reader.restore(tree(0), step=20)
+
+
+def test_values_are_verified_where_the_file_is_too_large_to_be(tmp_path, monkeypatch):
+    """Orbax itself returns these bits as weights."""
+    monkeypatch.setattr(manifest, "WHOLE_FILE_BYTES", 1000)
+    with Store(tmp_path, keep_last=2) as opened:
+        for step in (1, 2):
+            opened.save(step, {"w": jnp.arange(5000.0)}, metrics={})
+    damage(tmp_path, 2)
+    restored = Store(tmp_path, writable=False).restore({"w": jnp.empty(5000)})
+    assert restored.step == 1
+    assert restored.skipped == (Skipped(2, 'leaf "w": the digest of its values differs'),)
+
+
+def test_a_changed_manifest_is_noticed(tmp_path):
+    reader = Store(fill(tmp_path, [10, 20]), writable=False)
+    edit_manifest(tmp_path / "20", metrics={"tokens": 21})
+    assert reader.restore(tree(0)).skipped == (
+        Skipped(20, "manifest.json: its own digest differs"),
+    )
+    edit_manifest(tmp_path / "20", seal=True, step=10)
+    assert reader.restore(tree(0)).skipped == (Skipped(20, "manifest.json: is that of step 10"),)
+    (tmp_path / "20" / "manifest.json").write_bytes(b"\xff{}")
+    assert reader.restore(tree(0)).skipped == (Skipped(20, "manifest.json: not JSON"),)
+    edit_manifest(tmp_path / "10", seal=True, schema="lab.checkpoint/2")
+    with pytest.raises(LabError, match="another schema than lab.checkpoint/1"):
+        reader.restore(tree(0))
+
+
+@pytest.mark.parametrize(
+    ("like", "message"),
+    [
+        ({"w": np.empty((3, 4), "f4")}, 'leaf "b" is in it and not expected'),
+        ({"a": np.empty(1), **tree(0)}, 'leaf "a" is not in it'),
+        (
+            tree(0) | {"w": np.empty((4, 3), "f4")},
+            r'leaf "w" is float32\[3,4\] in it, float32\[4,3',
+        ),
+        (
+            tree(0) | {"b": np.empty(5, "f4")},
+            r'leaf "b" is int32\[5\] in it, float32\[5\] expected',
+        ),
+    ],
+)
+def test_another_tree_is_an_error_and_no_damage(tmp_path, like, message):
+    with Store(tmp_path, keep_last=2) as opened:
+        opened.save(1, like, metrics={})  # one that would fit is there, and older
+        opened.save(2, tree(2), metrics={})
+        with pytest.raises(LabError, match=f"2: the checkpoint is of another tree: {message}"):
+            opened.restore(like)
+
+
+# Killed processes, directories that refuse.
+
+
+def test_opening_removes_what_a_kill_left_and_nothing_else(tmp_path):
+    fill(tmp_path, [10, 20])
+    (tmp_path / "10").rename(tmp_path / ".replaced-10")  # killed between the two renames
+    for name in (".saving-30", ".saving-30.orbax-checkpoint-tmp/state", ".deleting-5/state"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / ".replaced-20").mkdir()
+    (tmp_path / "notes").mkdir()
+    Store(tmp_path, writable=False)
+    assert len(os.listdir(tmp_path)) == 7
+    with Store(tmp_path, keep_last=5) as opened:
+        assert opened.steps() == (10, 20)
+        assert_same(opened.restore(tree(0), step=10).tree, tree(10))
+    assert sorted(os.listdir(tmp_path)) == ["10", "20", "notes"]
+
+
+def kill_while_saving(directory, rng):
+    """Start a writer, kill it at a random moment, return the last step whose save returned."""
+    command = [sys.executable, "-W", "error", "-m", "tests.core.checkpoint_writer", str(directory)]
+    child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    first = child.stdout.readline()
+    time.sleep(rng.uniform(0, 0.4))
+    child.send_signal(signal.SIGKILL)
+    lines = [first, *child.stdout.read().splitlines()]
+    child.stdout.close()
+    assert child.wait() == -signal.SIGKILL
+    return int([line for line in lines if line.strip()][-1])
+
+
+@pytest.mark.parametrize("trials", [5, pytest.param(50, marks=pytest.mark.slow)])
+def test_a_kill_at_any_moment_loses_at_most_one_save(tmp_path, trials):
+    rng = random.Random(trials)
+    for _ in range(trials):
+        returned = kill_while_saving(tmp_path, rng)
+        with Store(tmp_path, keep_last=2, keep_every=50) as opened:
+            restored = opened.restore(checkpoint_writer.tree(0))
+            assert (restored.step if restored else 0) >= returned - 1
+            if restored:
+                assert restored.skipped == ()
+                assert_same(restored.tree, checkpoint_writer.tree(restored.step))
+            assert sorted(map(int, os.listdir(tmp_path))) == list(opened.steps())
+            for step in opened.steps():
+                assert opened.restore(checkpoint_writer.tree(0), step=step).step == step
+
+
+@pytest.fixture
+def nobody():
+    """An ordinary user, to whom permissions apply."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    yield
+    os.seteuid(0)
+
+
+def test_a_directory_that_cannot_be_written_is_named(tmp_path, nobody):
+    with pytest.raises(LabError, match="/proc/checkpoints: cannot be made: "):
+        Store(Path("/proc/checkpoints"), keep_last=1)
+    with pytest.raises(LabError, match="/usr: cannot be written to"):
+        Store(Path("/usr"), keep_last=1)
+
+
+def test_a_file_in_the_place_of_the_directory_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(LabError, match="file: cannot be made: File exists"):
+        Store(tmp_path / "file", keep_last=1)
+
+
+def test_a_reader_saves_nothing(tmp_path):
+    with pytest.raises(LabError, match="opened for reading"):
+        Store(fill(tmp_path, [1]), writable=False).save(2, tree(2), metrics={})
+    assert os.listdir(tmp_path) == ["1"]
+
+
+# Digests and cost.
+
+
+def test_tree_sha256_is_the_stated_hash_of_the_values(tmp_path):
+    values = np.arange(128, dtype=np.float32).reshape(8, 16)
+    expected = hashlib.sha256()
+    expected.update(b"a/0\nint32\n()\n" + np.int32(5).tobytes())
+    expected.update(b"w\nfloat32\n(8, 16)\n" + values.tobytes())
+    digests = {
+        tree_sha256({"w": jax.device_put(values, layout), "a": [jnp.int32(5)]})
+        for layout in [*meshes(), jax.devices()[0]]
+    }
+    assert digests == {expected.hexdigest()}
+    others = [
+        {"w": values.reshape(16, 8), "a": [np.int32(5)]},
+        {"w": values.view(np.int32), "a": [np.int32(5)]},
+        {"v": values, "a": [np.int32(5)]},
+        {"w": np.where(values == 3, -values, values), "a": [np.int32(5)]},
+    ]
+    assert len({tree_sha256(other) for other in others} | digests) == 5
+
+
+def milliseconds(function):
+    start = time.perf_counter()
+    function()
+    return (time.perf_counter() - start) * 1000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("leaves", [[(64, 64)] * 146, [(1024, 1024)] * 86])
+def test_verification_costs_at_most_a_tenth_of_the_restore(tmp_path, monkeypatch, leaves, capsys):
+    """0.2 and 30 million parameters with two moments, float32: best of five."""
+    rng = np.random.default_rng(0)
+    state = [jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in leaves]
+    with Store(tmp_path, keep_last=1) as opened:
+        opened.save(1, state, metrics={})
+        opened.wait()
+        blocked = milliseconds(lambda: opened.save(2, state, metrics={}))
+        opened.wait()
+        checked = min(
+            milliseconds(lambda: jax.block_until_ready(opened.restore(state).tree))
+            for _ in range(5)
+        )
+        found = manifest.read(tmp_path / "2")
+        arrays = {path: np.asarray(leaf) for path, leaf in zip(found.digests, state, strict=True)}
+        cost = min(
+            milliseconds(
+                lambda: (
+                    manifest.read(tmp_path / "2"),
+                    manifest.check_files(tmp_path / "2", found),
+                    manifest.check_arrays(arrays, found),
+                )
+            )
+            for _ in range(5)
+        )
+    with capsys.disabled():
+        print(f"\nsave blocks {blocked:.1f} ms, restore {checked:.1f} ms, of it checks {cost:.1f}")
+    assert cost <= 0.1 * checked
