@@ -121,6 +121,7 @@ def leverage(fit: Estimate) -> np.ndarray:
 
 
 def degrees_of_freedom(fit: Estimate) -> int:
+    """Points less fitted parameters."""
     return len(fit.points.loss) - fit.fitted_count
 
 

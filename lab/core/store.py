@@ -304,7 +304,7 @@ def _not_of_orbax(record: logging.LogRecord) -> bool:
 def _write_arrays(folder: Path, arrays: dict[str, np.ndarray]) -> None:
     ocp = _orbax()
     context = ocp.Context()
-    # Weights are noise to a compressor: 8 % smaller, and two to three times slower to restore.
+    # Weights are noise to a compressor: 8 % smaller here, and about twice as slow to restore.
     context.array.saving.use_compression = False
     with context:
         ocp.save(folder, {path: array for path, array in arrays.items() if array.size})

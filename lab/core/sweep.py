@@ -1,6 +1,6 @@
 """The algebra of sweeps: lists of flat overrides, made of axes.
 
-    product(axis("model.size", ["s1", "s2"]), zipped(axis("seed", [0, 1]), axis("name", ["a", "b"])))
+    product(axis("model.size", ["s1", "s2"]), zipped(axis("seed", [0, 1]), axis("name", "ab")))
 
 A sweep is a plain list of dicts from a config path to a value; the config's own file may stand in
 it under the key "config" ("configs/elm.py:s3").

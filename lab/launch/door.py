@@ -89,7 +89,8 @@ def check_names(run: RunConfig) -> None:
     tokenizers = names_in("tokenizers", leave_out=("spec",))
     if run.tokenizer.name not in tokenizers:
         raise LabError(
-            f'config.tokenizer.name = "{run.tokenizer.name}": {nearest(run.tokenizer.name, tokenizers)}'
+            f'config.tokenizer.name = "{run.tokenizer.name}": '
+            f"{nearest(run.tokenizer.name, tokenizers)}"
         )
     if run.execution.layout not in LAYOUTS:
         raise LabError(

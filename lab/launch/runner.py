@@ -24,7 +24,7 @@ CACHE = pathlib.Path(".cache/xla").absolute()
 
 
 def set_up_jax(runs: Sequence[RunConfig]) -> None:
-    """Make as many CPU devices as the runs ask for, and keep compiled programs between processes."""
+    """Make as many CPU devices as the runs ask for; keep compiled programs between processes."""
     devices = max(run.execution.devices for run in runs)
     if devices > 1:
         jax.config.update("jax_num_cpu_devices", devices)  # no effect on accelerators
@@ -34,7 +34,7 @@ def set_up_jax(runs: Sequence[RunConfig]) -> None:
 
 
 def train_run(run: RunConfig, hooks: Hooks, say: Callable[[str], None]) -> Outcome:
-    """Train a run to its end unless it has ended; refuses a directory that another process holds."""
+    """Train a run to its end unless it has ended; refuses a directory held by another process."""
     directory = run_directory(run)
     with claimed(directory) as ours:
         if not ours:

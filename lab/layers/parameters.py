@@ -3,8 +3,8 @@
 Initial values and learning rates follow a width rule. "mup" is the maximal update parametrisation
 for Adam (Yang et al. 2022, "Tensor Programs V", table 8): a hidden matrix starts at
 N(0, 1 / fan_in) and learns at base_width / width times the rate, so does the zero-initialised
-head; embeddings and scales, which touch the width on one side, learn at the full rate. "normal" starts
-every matrix at N(0, std) as the published code of ELM and LlamaGen does.
+head; embeddings and scales, which touch the width on one side, learn at the full rate. "normal"
+starts every matrix at N(0, std) as the published code of ELM and LlamaGen does.
 """
 
 import dataclasses
@@ -68,7 +68,7 @@ def is_parameter(leaf: Any) -> bool:
 
 
 def axes_of(leaf: Any) -> tuple[str, ...] | None:
-    """The logical axes of a parameter, `layers` first where it is stacked; None of anything else."""
+    """A parameter's logical axes, `layers` first where it is stacked; None of anything else."""
     if not is_parameter(leaf):
         return None
     axes = leaf.get_metadata("axes")

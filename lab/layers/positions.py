@@ -9,7 +9,7 @@ import numpy as np
 
 
 def grid_angles(rows: int, columns: int, *, head_features: int, base: float) -> np.ndarray:
-    """Angles (rows * columns, head_features / 2): the first half turns by row, the second by column.
+    """Angles (rows * columns, head_features / 2): one half turns by row, the other by column.
 
     Each half uses the frequencies base^(-2 i / (head_features / 2)).
     """
