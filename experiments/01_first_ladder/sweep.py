@@ -15,6 +15,7 @@ FULL, HALF, QUARTER = 4_000_000, 2_000_000, 1_000_000  # tokens
 
 CHANNELS = {"dead_leaves": "rgb", "eurosat": "rgb", "fashion_mnist": "grey"}
 RESOLUTION = {"dead_leaves": 8, "eurosat": 8, "fashion_mnist": 14}  # 192, 192 and 196 tokens
+LEVELS = {"dead_leaves": 16, "eurosat": 64, "fashion_mnist": 16}  # 16 saturate on EuroSAT
 
 
 def study(data: str) -> str:
@@ -42,6 +43,7 @@ def sweep(data: str = "dead_leaves") -> list[Override]:
         "data.train_examples": 20_833 if data == "dead_leaves" else 0,  # one epoch of FULL
         "tokenizer.channels": CHANNELS[data],
         "tokenizer.resolution": RESOLUTION[data],
+        "tokenizer.levels": LEVELS[data],
         "train.batch_size": 8,
         "train.evaluation_batch_size": 32,
         "train.log_every_steps": 50,

@@ -7,7 +7,9 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from typing import Any
 
+from lab.core.config import RunConfig
 from lab.core.errors import ExitCode
 from lab.launch.door import leave, load_config, parse
 
@@ -31,6 +33,9 @@ def parser() -> argparse.ArgumentParser:
         "--config", required=True, metavar="FILE:ARG", help="a config, like configs/elm.py:s3"
     )
     made.add_argument(
+        "--parameters", action="store_true", help="print the table of parameters and leave"
+    )
+    made.add_argument(
         "--config.PATH", dest="unused", metavar="VALUE", help="any field, by its path"
     )
     return made
@@ -47,17 +52,21 @@ def main(argv: Sequence[str]) -> ExitCode:
     from lab.launch.memory import keep_freed_memory
     from lab.launch.runner import set_up_jax, train_run
     from lab.launch.signals import StopSignal
+    from lab.launch.tensorboard import event_writer
     from lab.launch.watch import RunBar
     from lab.train.loop import Hooks, Status
 
     keep_freed_memory()
     set_up_jax([run])
     console = Console()
+    if flags.parameters:
+        return show_parameters(run)
+    watchers = [event_writer(run_directory(run))] if run.execution.tensorboard else []
     with StopSignal() as signals, RunBar(console, name=run.name) as bar:
         hooks = Hooks(
             clock=time.monotonic,
             should_stop=lambda: signals.came,
-            progress=bar.show,
+            progress=lambda progress: [show(progress) for show in (bar.show, *watchers)],
             warn=lambda line: console.print(f"[yellow]warning:[/] {line}", soft_wrap=True),
         )
         outcome = train_run(run, hooks, bar.say)
@@ -71,6 +80,25 @@ def main(argv: Sequence[str]) -> ExitCode:
     console.print(f"{outcome.status}: {directory} ({outcome.message})", soft_wrap=True)
     console.print(f"next: python -m analysis table {directory.parent}", soft_wrap=True)
     return ExitCode.DONE
+
+
+def show_parameters(run: RunConfig) -> ExitCode:
+    """Print each parameter's shape and size, of the abstract state: nothing is allocated."""
+    from clu import parameter_overview
+
+    from lab.launch.runner import make_job
+
+    params = make_job(run).abstract_state["params"]
+    print(parameter_overview.get_parameter_overview(as_dicts(params), include_stats=False))
+    return ExitCode.DONE
+
+
+def as_dicts(params: Any) -> dict[str, Any]:
+    """Leaves by their path, as clu's table expects them."""
+    import jax
+
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
 if __name__ == "__main__":

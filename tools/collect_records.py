@@ -1,0 +1,36 @@
+"""Copy what a finding rests on out of a study's folder: records, configs, losses by image.
+
+    python tools/collect_records.py runs/STUDY experiments/01_first_ladder/results
+
+Checkpoints stay where they are. The copy is a study that `python -m analysis` reads.
+"""
+
+import argparse
+import pathlib
+import shutil
+
+KEPT = ("*/record.jsonl", "*/config.json", "*/validation.npz", "forecast*.json*")
+
+
+def main() -> None:
+    """Copy the files, over those of an earlier copy."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("study", type=pathlib.Path, help="a study's folder of runs")
+    parser.add_argument("results", type=pathlib.Path, help="the folder that takes <study>/")
+    flags = parser.parse_args()
+    if not flags.study.is_dir():
+        parser.error(f"{flags.study}: no such folder")
+    target = flags.results / flags.study.name
+    shutil.rmtree(target, ignore_errors=True)
+    for pattern in KEPT:
+        for path in sorted(flags.study.glob(pattern)):
+            place = target / path.relative_to(flags.study)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, place)
+    print(f"copied to {target}")
+
+
+if __name__ == "__main__":
+    main()
