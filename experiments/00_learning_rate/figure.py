@@ -6,7 +6,6 @@ python experiments/00_learning_rate/figure.py runs/learning_rate
 import json
 import math
 import pathlib
-import re
 import sys
 
 RESULTS = pathlib.Path(__file__).resolve().parent / "results"
@@ -14,23 +13,24 @@ FIELDS = ("rule", "width", "learning_rate", "identity", "status", "loss_nats_per
 
 
 def collect(study: pathlib.Path) -> list[dict]:
-    """A row a run, from the records of a study; a diverged run has no loss."""
+    """A row a run, from the configs and records of a study; a diverged run has no loss."""
     rows = []
     for path in sorted(study.glob("*/record.jsonl")):
+        document = json.loads((path.parent / "config.json").read_text(encoding="utf-8"))
+        config = document["config"]
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        header, end = lines[0], lines[-1]
-        rule, width, rate = re.fullmatch(r"(\w+)-w(\d+)-([\d.]+)", header["name"]).groups()
-        last = [r for r in lines if r["kind"] == "evaluation"]
-        done = end["kind"] == "end" and end["status"] == "finished"
+        status = lines[-1].get("status", "unfinished")
+        last = [row for row in lines if row["kind"] == "evaluation"][-1:]
+        losses = last[0] if last and status == "finished" else {}
         rows.append(
             {
-                "rule": rule,
-                "width": int(width),
-                "learning_rate": float(rate),
-                "identity": header["identity"],
-                "status": end.get("status", "unfinished"),
-                "loss_nats_per_token": last[-1]["loss_nats_per_token"] if done else math.nan,
-                "se": last[-1]["loss_se_nats_per_token"] if done else math.nan,
+                "rule": config["optimizer"]["width_rule"],
+                "width": config["model"]["width"],
+                "learning_rate": config["optimizer"]["learning_rate"],
+                "identity": document["identity"],
+                "status": status,
+                "loss_nats_per_token": losses.get("loss_nats_per_token", math.nan),
+                "se": losses.get("loss_se_nats_per_token", math.nan),
             }
         )
     return sorted(rows, key=lambda r: (r["rule"], r["width"], r["learning_rate"]))

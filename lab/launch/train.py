@@ -6,12 +6,16 @@ python -m lab.launch.train --config configs/elm.py:s3 --config.train.duration "2
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+import typing
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from lab.core.config import RunConfig
 from lab.core.errors import ExitCode
 from lab.launch.door import leave, load_config, parse
+
+if typing.TYPE_CHECKING:
+    from lab.train.loop import Progress
 
 EPILOG = """example:
   python -m lab.launch.train --config configs/elm.py:s3 --config.train.duration "2e6 tokens"
@@ -66,7 +70,7 @@ def main(argv: Sequence[str]) -> ExitCode:
         hooks = Hooks(
             clock=time.monotonic,
             should_stop=lambda: signals.came,
-            progress=lambda progress: [show(progress) for show in (bar.show, *watchers)],
+            progress=to_all(bar.show, *watchers),
             warn=lambda line: console.print(f"[yellow]warning:[/] {line}", soft_wrap=True),
         )
         outcome = train_run(run, hooks, bar.say)
@@ -80,6 +84,16 @@ def main(argv: Sequence[str]) -> ExitCode:
     console.print(f"{outcome.status}: {directory} ({outcome.message})", soft_wrap=True)
     console.print(f"next: python -m analysis table {directory.parent}", soft_wrap=True)
     return ExitCode.DONE
+
+
+def to_all(*watchers: "Callable[[Progress], None]") -> "Callable[[Progress], None]":
+    """One watcher that tells each of these."""
+
+    def tell(progress: Progress) -> None:
+        for watcher in watchers:
+            watcher(progress)
+
+    return tell
 
 
 def show_parameters(run: RunConfig) -> ExitCode:
