@@ -183,6 +183,7 @@ def parameter_intervals(
 
 
 def check_level(level: float) -> None:
+    """Refuse a level that is no probability."""
     if not 0 < level < 1:
         raise AnalysisError(f"level {level}: allowed are numbers between 0 and 1, such as 0.9")
 

@@ -163,7 +163,9 @@ def _same(tree: Any, expected: Any) -> bool:
 
 def main() -> int:
     """Print the table; 1 where an answer was silently wrong."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--mutations", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--as-large", action="store_true", help="no digests of files with values")

@@ -10,6 +10,7 @@ import argparse
 import json
 import pathlib
 import runpy
+import signal
 import subprocess
 import sys
 import time
@@ -30,6 +31,7 @@ def main() -> int:
         allow_abbrev=False,
     )
     parser.add_argument("--data", default="dead_leaves", choices=sorted(ladder["CHANNELS"]))
+    parser.add_argument("--scale", type=float, default=1, help="a factor on all token budgets")
     parser.add_argument("--workers", type=int, default=2, help="processes for the small runs")
     parser.add_argument("--workdir", default="runs", help="where the study's folder lies")
     flags, overrides = parser.parse_known_args()
@@ -38,20 +40,22 @@ def main() -> int:
         print(f"error: {wrong[0]}: no such flag; see --help", file=sys.stderr)
         return BAD_INPUT
     began_s = time.monotonic()
-    study = pathlib.Path(flags.workdir) / ladder["study"](flags.data)
-    code = run_stages(stages(flags, ladder, study, overrides), study=study)
+    argument = flags.data if flags.scale == 1 else f"{flags.data},{flags.scale:g}"
+    study = pathlib.Path(flags.workdir) / ladder["plan"](argument).study
+    code = run_stages(stages(flags, ladder, argument, overrides), study=study)
     if code == 0:
         print(f"report: {study / 'report.html'}   ({time.monotonic() - began_s:.0f} s this time)")
     return code
 
 
 def stages(
-    flags: argparse.Namespace, ladder: dict[str, Any], study: pathlib.Path, overrides: list[str]
+    flags: argparse.Namespace, ladder: dict[str, Any], argument: str, overrides: list[str]
 ) -> list[tuple[str, list[str]]]:
     """Title and command of each stage, in order."""
-    spec = f"{HERE.relative_to(ROOT)}/sweep.py:{flags.data}"
-    names = [str(run["name"]) for run in ladder["sweep"](flags.data)]
-    target = ladder["forecast_run"]()
+    spec = f"{HERE.relative_to(ROOT)}/sweep.py:{argument}"
+    study = pathlib.Path(flags.workdir) / ladder["plan"](argument).study
+    names = [str(run["name"]) for run in ladder["sweep"](argument)]
+    target = ladder["plan"](argument).forecast_run
     place = [f"--config.execution.workdir={flags.workdir}", *overrides]
     small = ["--only", *(name for name in names if name != target)]
     workers = ["--workers", str(flags.workers)]
@@ -99,8 +103,9 @@ def target_blocks(sweep: list[str]) -> int:
 
 
 def run(command: list[str]) -> int:
-    """A stage in its own process; Ctrl-C reaches it by the terminal, and its code is ours."""
+    """A stage in its own process; Ctrl-C reaches it by the terminal, SIGTERM is passed on."""
     child = subprocess.Popen([sys.executable, "-m", *command], cwd=ROOT)
+    signal.signal(signal.SIGTERM, lambda *_: child.terminate())
     while True:
         try:
             code = child.wait()

@@ -2,9 +2,12 @@
 
     python -m lab.launch.sweep experiments/01_first_ladder/sweep.py --workers 2
 
-The argument names the data: dead_leaves (default), fashion_mnist or eurosat. The largest size is
+The argument names the data: dead_leaves (default), fashion_mnist or eurosat; a factor on all token
+budgets may follow ("dead_leaves,0.02": a rehearsal of seconds). The largest size is
 the one that is forecast: `ladder.py` trains it after the forecast is frozen.
 """
+
+import dataclasses
 
 from lab.core.errors import LabError
 from lab.core.sweep import Override, chain, product
@@ -18,49 +21,76 @@ RESOLUTION = {"dead_leaves": 8, "eurosat": 8, "fashion_mnist": 14}  # 192, 192 a
 LEVELS = {"dead_leaves": 16, "eurosat": 64, "fashion_mnist": 16}  # 16 saturate on EuroSAT
 
 
-def study(data: str) -> str:
-    """The folder of the study."""
-    return f"first_ladder_{data}"
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Which data, and the factor on all token budgets."""
+
+    data: str
+    scale: float
+
+    @property
+    def study(self) -> str:
+        """The folder of the study."""
+        rehearsal = "" if self.scale == 1 else f"_x{self.scale:g}"
+        return f"first_ladder_{self.data}{rehearsal}"
+
+    def tokens(self, budget: int) -> int:
+        """A budget of this plan."""
+        return round(budget * self.scale)
+
+    def name(self, size: str, budget: int) -> str:
+        """A run's label."""
+        return f"{size}-{self.tokens(budget) / 1e6:g}M"
+
+    @property
+    def forecast_run(self) -> str:
+        """The label of the run that is forecast."""
+        return self.name(FORECAST_SIZE, FULL)
 
 
-def name(size: str, tokens: int) -> str:
-    """A run's label."""
-    return f"{size}-{tokens / 1e6:g}M"
-
-
-def forecast_run() -> str:
-    """The label of the run that is forecast."""
-    return name(FORECAST_SIZE, FULL)
-
-
-def sweep(data: str = "dead_leaves") -> list[Override]:
-    """All runs; the forecast one last."""
+def plan(argument: str) -> Plan:
+    """The plan of "data" or "data,scale"."""
+    data, _, scale = argument.partition(",")
     if data not in CHANNELS:
-        raise LabError(f"sweep.py:{data}: allowed are {', '.join(sorted(CHANNELS))}")
+        raise LabError(f"sweep.py:{argument}: allowed are {', '.join(sorted(CHANNELS))}")
+    try:
+        factor = float(scale or 1)
+    except ValueError:
+        factor = 0.0
+    if not 0 < factor <= 100:
+        raise LabError(f'sweep.py:{argument}: the factor "{scale}" is no number in (0, 100]')
+    return Plan(data, factor)
+
+
+def sweep(argument: str = "dead_leaves") -> list[Override]:
+    """All runs; the forecast one last."""
+    made = plan(argument)
+    images = round(20_833 * made.scale)  # one epoch of FULL
     common: Override = {
-        "study": study(data),
-        "data.name": data,
-        "data.train_examples": 20_833 if data == "dead_leaves" else 0,  # one epoch of FULL
-        "tokenizer.channels": CHANNELS[data],
-        "tokenizer.resolution": RESOLUTION[data],
-        "tokenizer.levels": LEVELS[data],
+        "study": made.study,
+        "data.name": made.data,
+        "data.train_examples": max(images, 64) if made.data == "dead_leaves" else 0,
+        "tokenizer.channels": CHANNELS[made.data],
+        "tokenizer.resolution": RESOLUTION[made.data],
+        "tokenizer.levels": LEVELS[made.data],
         "train.batch_size": 8,
         "train.evaluation_batch_size": 32,
         "train.log_every_steps": 50,
-        "optimizer.learning_rate": 0.006,
+        "optimizer.learning_rate": 0.006,  # experiments/00_learning_rate
         "model.init_std": 0.3,
         "execution.unroll_layers": True,
         "execution.checkpoint_every_steps": 500,
     }
 
-    def runs(sizes: list[str], tokens: int) -> list[Override]:
+    def runs(sizes: list[str], budget: int) -> list[Override]:
+        tokens = f"{made.tokens(budget)} tokens"
         return [
             {
-                "config": f"configs/elm.py:{s}",
-                "name": name(s, tokens),
-                "train.duration": f"{tokens} tokens",
+                "config": f"configs/elm.py:{size}",
+                "name": made.name(size, budget),
+                "train.duration": tokens,
             }
-            for s in sizes
+            for size in sizes
         ]
 
     # The forecast run has both cores to itself: two devices, half of each batch on either.

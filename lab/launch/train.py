@@ -89,7 +89,7 @@ def main(argv: Sequence[str]) -> ExitCode:
 def to_all(*watchers: "Callable[[Progress], None]") -> "Callable[[Progress], None]":
     """One watcher that tells each of these."""
 
-    def tell(progress: Progress) -> None:
+    def tell(progress: "Progress") -> None:
         for watcher in watchers:
             watcher(progress)
 

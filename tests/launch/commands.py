@@ -1,0 +1,64 @@
+"""Running the commands as a user does."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+from lab.launch.door import ROOT
+
+TINY = [
+    "--config.train.batch_size=8",
+    "--config.tokenizer.resolution=2",
+    "--config.data.train_examples=64",
+    "--config.data.validation_examples=16",
+    "--config.train.evaluation_batch_size=16",
+    "--config.train.log_every_steps=1",
+    "--config.execution.checkpoint_every_steps=4",
+]
+
+
+def environment(**more):
+    """This process's, without the eight virtual devices of the tests."""
+    kept = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "TFDS_MANUAL_DIR")}
+    return {**kept, "JAX_PLATFORMS": "cpu", **more}
+
+
+def start(*arguments, **more):
+    """A command in the background."""
+    return subprocess.Popen(
+        [sys.executable, *map(str, arguments)],
+        cwd=ROOT,
+        env=environment(**more),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def command(*arguments, timeout_s=120, **more):
+    """A command to its end; returncode, stdout, stderr."""
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=ROOT,
+        env=environment(**more),
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+    )
+
+
+def refused(result, *words):
+    """Assert one clear line, exit code 2 and no traceback."""
+    assert result.returncode == 2, result.stderr
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    for word in words:
+        assert word in lines[0], lines[0]
+
+
+def only(folder: pathlib.Path, pattern: str) -> pathlib.Path:
+    """The one path that fits."""
+    found = list(folder.glob(pattern))
+    assert len(found) == 1, found
+    return found[0]
