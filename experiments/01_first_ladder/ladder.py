@@ -18,7 +18,23 @@ from typing import Any
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-FAILURE, BAD_INPUT = 1, 2
+FAILURE, BAD_INPUT, INTERRUPTED = 1, 2, 75
+
+
+class Stop:
+    """SIGTERM and Ctrl-C: the stage in progress saves and leaves, and no other begins."""
+
+    def __init__(self) -> None:
+        self.came = False
+        self.child: subprocess.Popen[bytes] | None = None
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self.hear)
+
+    def hear(self, number: int, _frame: object) -> None:
+        """A handler; the terminal itself sends Ctrl-C to the stage."""
+        self.came = True
+        if self.child is not None and number == signal.SIGTERM:
+            self.child.terminate()
 
 
 def main() -> int:
@@ -41,6 +57,9 @@ def main() -> int:
         return BAD_INPUT
     began_s = time.monotonic()
     argument = flags.data if flags.scale == 1 else f"{flags.data},{flags.scale:g}"
+    if not 0 < flags.scale <= 100:
+        print(f"error: --scale {flags.scale:g}: allowed is (0, 100]", file=sys.stderr)
+        return BAD_INPUT
     study = pathlib.Path(flags.workdir) / ladder["plan"](argument).study
     code = run_stages(stages(flags, ladder, argument, overrides), study=study)
     if code == 0:
@@ -72,6 +91,7 @@ def stages(
 def run_stages(todo: list[tuple[str, list[str]]], *, study: pathlib.Path) -> int:
     """Run one after the other; the forecast is frozen once and never made again."""
     frozen = study / "forecast.json"
+    stop = Stop()
     for number, (title, command) in enumerate(todo, start=1):
         print(f"\n[{number}/{len(todo)}] {title}", flush=True)
         if title == "forecast the large one":
@@ -79,7 +99,9 @@ def run_stages(todo: list[tuple[str, list[str]]], *, study: pathlib.Path) -> int
                 print(f"frozen before: {frozen}")
                 continue
             command = forecast(study, frozen, target_blocks(command))
-        code = run(command)
+        code = run(command, stop)
+        if code == INTERRUPTED:
+            print("interrupted; the same command goes on from there", flush=True)
         if code:
             return code
     return 0
@@ -102,16 +124,17 @@ def target_blocks(sweep: list[str]) -> int:
     return int(json.loads(listed.stdout)[0]["params_blocks"])
 
 
-def run(command: list[str]) -> int:
-    """A stage in its own process; Ctrl-C reaches it by the terminal, SIGTERM is passed on."""
-    child = subprocess.Popen([sys.executable, "-m", *command], cwd=ROOT)
-    signal.signal(signal.SIGTERM, lambda *_: child.terminate())
-    while True:
-        try:
-            code = child.wait()
-        except KeyboardInterrupt:
-            continue  # the stage saves and leaves with its own code
-        return code if code >= 0 else FAILURE
+def run(command: list[str], stop: Stop) -> int:
+    """The exit code of a stage in its own process; the one for "start me again" after a signal."""
+    if stop.came:
+        return INTERRUPTED
+    stop.child = subprocess.Popen([sys.executable, "-m", *command], cwd=ROOT)
+    if stop.came:  # it came while the process began
+        stop.child.terminate()
+    code = stop.child.wait()
+    if code and stop.came:
+        return INTERRUPTED
+    return code if code >= 0 else FAILURE
 
 
 if __name__ == "__main__":

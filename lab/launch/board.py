@@ -3,9 +3,10 @@
 import dataclasses
 import enum
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
-from lab.core.config import RunConfig, identity
+from lab.core.config import RunConfig, identity, run_directory
 from lab.core.counts import block_parameters
 from lab.core.record import read_rows
 from lab.launch.claim import is_claimed
@@ -54,7 +55,7 @@ def read_entry(run: RunConfig, directory: pathlib.Path) -> Entry:
         state=_state(directory, rows),
         params_blocks=model.depth * block_parameters(width=model.width, hidden=model.mlp_hidden),
     )
-    if (directory / FAILURE).exists():
+    if entry.state is RunState.FAILED:
         lines = (directory / FAILURE).read_text(encoding="utf-8").splitlines()
         entry = dataclasses.replace(entry, reason=lines[0] if lines else "")
     if not rows:
@@ -76,6 +77,12 @@ def read_entry(run: RunConfig, directory: pathlib.Path) -> Entry:
     )
 
 
+def forget_failures(runs: Sequence[RunConfig]) -> None:
+    """Let failed runs be tried again."""
+    for run in runs:
+        (run_directory(run) / FAILURE).unlink(missing_ok=True)
+
+
 def _state(directory: pathlib.Path, rows: list[dict[str, Any]]) -> RunState:
     if rows and rows[-1]["kind"] == "end":
         return RunState(rows[-1]["status"])
@@ -86,6 +93,7 @@ def _state(directory: pathlib.Path, rows: list[dict[str, Any]]) -> RunState:
 
 def board_table(entries: list[Entry], *, title: str):
     """A rich table of a sweep."""
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(title=title, title_justify="left")
@@ -105,11 +113,11 @@ def board_table(entries: list[Entry], *, title: str):
         if e.loss_se_nats_per_token is not None:
             loss += f" ± {float(e.loss_se_nats_per_token):.4f}"
         table.add_row(
-            e.name,
+            escape(e.name),
             f"[{colours[e.state]}]{e.state}[/]",
             f"{e.params_blocks:,}",
             f"{e.step}/{e.total_steps}" if e.total_steps else "",
             loss,
-            e.reason[:60],
+            escape(e.reason[:60]),
         )
     return table

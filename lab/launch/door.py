@@ -5,6 +5,7 @@ Nothing here imports jax: a wrong field is refused within a second.
 
 import argparse
 import importlib.util
+import inspect
 import pathlib
 import pkgutil
 import sys
@@ -28,28 +29,48 @@ def leave(main: Callable[[Sequence[str]], ExitCode]) -> NoReturn:
         where = f"{error.filename}: " if error.filename else ""
         print(f"error: {where}{error.strerror or error}", file=sys.stderr)
         code = ExitCode.BAD_INPUT
+    except KeyboardInterrupt:  # before the handlers stood: nothing was begun
+        code = ExitCode.INTERRUPTED
     sys.exit(int(code))
+
+
+class Parser(argparse.ArgumentParser):
+    """Refuses a flag in one line, as every other bad input is refused."""
+
+    def error(self, message: str) -> NoReturn:
+        """Called by argparse."""
+        raise LabError(f"{message}; see {self.prog} --help")
 
 
 def parse(
     parser: argparse.ArgumentParser, argv: Sequence[str]
 ) -> tuple[argparse.Namespace, dict[str, str]]:
     """The parsed flags, and `--config.a.b=value` flags as flat overrides."""
-    known, rest = parser.parse_known_args(argv)
+    others, overrides = _take_overrides(argv)
+    known, rest = parser.parse_known_args(others)
+    if rest:
+        flags = [s for action in parser._actions for s in action.option_strings]
+        raise LabError(f"{rest[0]}: no such flag; {nearest(rest[0].split('=')[0], flags)}")
+    return known, overrides
+
+
+def _take_overrides(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Other arguments and overrides; first, lest argparse take a value for a positional one."""
+    others: list[str] = []
     overrides: dict[str, str] = {}
-    waiting = list(rest)
+    waiting = list(argv)
     while waiting:
         flag = waiting.pop(0)
         if not flag.startswith("--config."):
-            flags = [s for action in parser._actions for s in action.option_strings]
-            raise LabError(f"{flag}: no such flag; {nearest(flag.split('=')[0], flags)}")
+            others.append(flag)
+            continue
         path, equals, value = flag.removeprefix("--config.").partition("=")
         if not equals:
-            if not waiting:
+            if not waiting or waiting[0].startswith("--"):
                 raise LabError(f"{flag}: a value is missing")
             value = waiting.pop(0)
         overrides[path] = value
-    return known, overrides
+    return others, overrides
 
 
 def load_function(spec: str, function: str) -> Callable[[], Any]:
@@ -63,11 +84,19 @@ def load_function(spec: str, function: str) -> Callable[[], Any]:
     if module_spec is None or module_spec.loader is None:
         raise LabError(f"{path_text}: not a Python file")
     module = importlib.util.module_from_spec(module_spec)
-    module_spec.loader.exec_module(module)
+    try:
+        module_spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise LabError(f"{error.filename}, line {error.lineno}: {error.msg}") from None
     if not hasattr(module, function):
         raise LabError(f"{path_text}: has no function {function}()")
     target = getattr(module, function)
-    return lambda: target(argument) if argument else target()
+    arguments = [argument] if argument else []
+    try:
+        inspect.signature(target).bind(*arguments)
+    except TypeError as error:
+        raise LabError(f"{spec}: {function}(): {error}") from None
+    return lambda: target(*arguments)
 
 
 def load_config(spec: str, overrides: Mapping[str, Any]) -> RunConfig:

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -62,11 +63,11 @@ class SweepView:
         """Take in one message of a worker."""
         row = self.rows[message["run"]]
         if "warning" in message:
-            self.say(f"[yellow]warning:[/] {message['warning']}")
+            self.say(f"[yellow]warning:[/] {escape(message['warning'])}")
         if "doing" in message:
             row.doing = message["doing"]
             if not self.console.is_terminal:
-                self.say(f"{message['run']}: {row.doing}{self._loss(row)}")
+                self.say(f"{escape(message['run'])}: {row.doing}{self._loss(row)}")
         if "step" in message:
             row.doing = "training"
             row.step, row.total_steps = message["step"], message["total_steps"]
@@ -84,7 +85,7 @@ class SweepView:
         elif now_s - self.last_line_s > PLAIN_LINE_EVERY_S:
             self.last_line_s = now_s
             active = [
-                f"{name} {row.step}/{row.total_steps}{self._loss(row)}"
+                f"{escape(name)} {row.step}/{row.total_steps}{self._loss(row)}"
                 for name, row in self.rows.items()
                 if row.doing == "training"
             ]
@@ -98,7 +99,7 @@ class SweepView:
             busy = row.doing == "training"
             shown = ProgressBar(total=1.0, completed=row.share, width=24) if busy else row.doing
             step = f"{row.step}/{row.total_steps}" if row.total_steps else ""
-            table.add_row(name, shown, step, self._loss(row).strip())
+            table.add_row(escape(name), shown, step, self._loss(row).strip())
         return table
 
     def _loss(self, row: _Row) -> str:

@@ -3,6 +3,7 @@
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -17,25 +18,32 @@ from lab.launch.live import SweepView
 from lab.launch.signals import StopSignal
 
 
-def run_pool(runs: Sequence[RunConfig], argv: Sequence[str], *, workers: int, title: str) -> bool:
+def run_pool(
+    runs: Sequence[RunConfig],
+    argv: Sequence[str],
+    *,
+    workers: int,
+    title: str,
+    progress_on_stderr: bool,
+) -> bool:
     """Run the sweep on `workers` processes and show it; True where a signal stopped it.
 
     Each worker gets its own share of the cores: small models do not fill two cores, and two runs
     side by side do. After a first signal the workers save; a second one kills them.
     """
-    console = Console()
-    with StopSignal() as signals:
-        children = [_start(argv, cores) for cores in _shares(workers)]
-        messages: queue.Queue[dict[str, Any]] = queue.Queue()
-        for child in children:
-            threading.Thread(target=_listen, args=(child.stdout, messages), daemon=True).start()
+    console = Console(stderr=progress_on_stderr)
+    children: list[subprocess.Popen[str]] = []
+    with StopSignal(at_second=lambda: _kill(children)) as signals:
+        children += [_start(argv, cores) for cores in _shares(workers)]
         try:
             with SweepView(console, runs, title=title) as view:
-                _watch(children, messages, view, signals)
+                _watch(children, view, signals)
+                for child in children:
+                    if child.wait() < 0 and not signals.came:
+                        view.say(f"[yellow]warning:[/] a worker was killed by {_signal(child)}")
         finally:
+            _kill(children)
             for child in children:
-                if child.poll() is None:
-                    child.kill()
                 child.wait()
                 for pipe in (child.stdin, child.stdout):
                     if pipe is not None:
@@ -43,14 +51,27 @@ def run_pool(runs: Sequence[RunConfig], argv: Sequence[str], *, workers: int, ti
         return signals.came
 
 
-def _watch(
-    children: list[subprocess.Popen[str]],
-    messages: queue.Queue[dict[str, Any]],
-    view: SweepView,
-    signals: StopSignal,
-) -> None:
+def _kill(children: Sequence[subprocess.Popen[str]]) -> None:
+    for child in children:
+        if child.poll() is None:
+            child.kill()
+
+
+def _signal(child: subprocess.Popen[str]) -> str:
+    return signal.Signals(-child.returncode).name
+
+
+def _watch(children: Sequence[subprocess.Popen[str]], view: SweepView, signals: StopSignal) -> None:
+    """Show all that the workers say, to the last line of the last of them."""
+    messages: queue.Queue[dict[str, Any]] = queue.Queue()
+    listeners = [
+        threading.Thread(target=_listen, args=(child.stdout, messages), daemon=True)
+        for child in children
+    ]
+    for listener in listeners:
+        listener.start()
     told = False
-    while any(child.poll() is None for child in children) or not messages.empty():
+    while any(listener.is_alive() for listener in listeners) or not messages.empty():
         if signals.came and not told:
             told = True
             view.say("stopping: each run saves first (a second Ctrl-C leaves at once)")

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from lab.core.config import RunConfig, identity, run_directory
 from lab.core.errors import ExitCode, LabError
-from lab.launch.board import Entry, RunState, board_table, read_entry
-from lab.launch.door import leave, load_config, load_function, parse
+from lab.launch.board import Entry, RunState, board_table, forget_failures, read_entry
+from lab.launch.door import Parser, leave, load_config, load_function, parse
 
 EPILOG = """examples:
   python -m lab.launch.sweep experiments/01_first_ladder/sweep.py --list
@@ -24,7 +24,7 @@ diverged, 2 bad input, 75 interrupted and saved (start me again)."""
 
 def parser() -> argparse.ArgumentParser:
     """The flags of this command."""
-    made = argparse.ArgumentParser(
+    made = Parser(
         prog="python -m lab.launch.sweep",
         description="List, run, resume and watch a sweep.",
         epilog=EPILOG,
@@ -87,15 +87,31 @@ def main(argv: Sequence[str]) -> ExitCode:
     if flags.list or flags.status:
         _print(flags, entries_of(runs))
         return ExitCode.DONE
-    from lab.launch.pool import run_pool
-
-    interrupted = run_pool(runs, argv, workers=min(flags.workers, len(runs)), title=flags.sweep)
-    entries = entries_of(runs)
+    entries, interrupted = entries_of(runs), False
+    if any(entry.state is not RunState.FINISHED for entry in entries):
+        interrupted = train(runs, argv, flags)
+        entries = entries_of(runs)
+    elif not flags.json:
+        print("all is done; nothing is trained again")
     _print(flags, entries)
     if interrupted:
         return ExitCode.INTERRUPTED
     unfinished = [e for e in entries if e.state is not RunState.FINISHED]
     return ExitCode.FAILURE if unfinished else ExitCode.DONE
+
+
+def train(runs: Sequence[RunConfig], argv: Sequence[str], flags: argparse.Namespace) -> bool:
+    """Train what is not finished on worker processes; True where a signal stopped it."""
+    from lab.launch.pool import run_pool
+
+    forget_failures(runs)
+    return run_pool(
+        runs,
+        argv,
+        workers=min(flags.workers, len(runs)),
+        title=flags.sweep,
+        progress_on_stderr=flags.json,
+    )
 
 
 def _print(flags: argparse.Namespace, entries: list[Entry]) -> None:
@@ -104,10 +120,9 @@ def _print(flags: argparse.Namespace, entries: list[Entry]) -> None:
         return
     from rich.console import Console
 
-    console = Console()
-    console.print(board_table(entries, title=flags.sweep))
+    Console().print(board_table(entries, title=flags.sweep))
     if all(entry.state is RunState.FINISHED for entry in entries):
-        console.print(f"next: python -m analysis report {entries[0].directory.parent}")
+        print(f"next: python -m analysis report {entries[0].directory.parent}")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ from typing import Any
 
 from lab.core.config import RunConfig
 from lab.core.errors import ExitCode
-from lab.launch.door import leave, load_config, parse
+from lab.launch.door import Parser, leave, load_config, parse
+from lab.launch.signals import StopSignal
 
 if typing.TYPE_CHECKING:
     from lab.train.loop import Progress
@@ -26,7 +27,7 @@ The same command goes on where a stopped run was. Exit codes: 0 finished, 2 bad 
 
 def parser() -> argparse.ArgumentParser:
     """The flags of this command."""
-    made = argparse.ArgumentParser(
+    made = Parser(
         prog="python -m lab.launch.train",
         description="Train one run, or go on with it.",
         epilog=EPILOG,
@@ -49,29 +50,39 @@ def main(argv: Sequence[str]) -> ExitCode:
     """Train and say how it ended."""
     flags, overrides = parse(parser(), argv)
     run = load_config(flags.config, overrides)
+    with StopSignal() as signals:  # before jax, whose import takes a second
+        from lab.launch.memory import keep_freed_memory
+        from lab.launch.runner import set_up_jax
 
+        keep_freed_memory()
+        set_up_jax([run])
+        if flags.parameters:
+            return show_parameters(run)
+        return train(run, signals)
+
+
+def train(run: RunConfig, signals: StopSignal) -> ExitCode:
+    """Train the run, show it, and say how it ended."""
     from rich.console import Console
+    from rich.markup import escape
 
     from lab.core.config import run_directory
-    from lab.launch.memory import keep_freed_memory
-    from lab.launch.runner import set_up_jax, train_run
-    from lab.launch.signals import StopSignal
+    from lab.launch.runner import train_run
     from lab.launch.tensorboard import event_writer
     from lab.launch.watch import RunBar
     from lab.train.loop import Hooks, Status
 
-    keep_freed_memory()
-    set_up_jax([run])
     console = Console()
-    if flags.parameters:
-        return show_parameters(run)
     watchers = [event_writer(run_directory(run))] if run.execution.tensorboard else []
-    with StopSignal() as signals, RunBar(console, name=run.name) as bar:
+    if signals.came:
+        print("interrupted: before the first step; the same command begins it")
+        return ExitCode.INTERRUPTED
+    with RunBar(console, name=run.name) as bar:
         hooks = Hooks(
             clock=time.monotonic,
             should_stop=lambda: signals.came,
             progress=to_all(bar.show, *watchers),
-            warn=lambda line: console.print(f"[yellow]warning:[/] {line}", soft_wrap=True),
+            warn=lambda line: console.print(f"[yellow]warning:[/] {escape(line)}", soft_wrap=True),
         )
         outcome = train_run(run, hooks, bar.say)
     directory = run_directory(run)
@@ -79,10 +90,10 @@ def main(argv: Sequence[str]) -> ExitCode:
         print(f"error: {directory}: {outcome.message}", file=sys.stderr)
         return ExitCode.DIVERGED
     if outcome.status is Status.INTERRUPTED:
-        console.print(f"interrupted: {outcome.message}; the same command goes on from there")
+        print(f"interrupted: {outcome.message}; the same command goes on from there")
         return ExitCode.INTERRUPTED
-    console.print(f"{outcome.status}: {directory} ({outcome.message})", soft_wrap=True)
-    console.print(f"next: python -m analysis table {directory.parent}", soft_wrap=True)
+    print(f"{outcome.status}: {directory} ({outcome.message})")
+    print(f"next: python -m analysis table {directory.parent}")
     return ExitCode.DONE
 
 

@@ -3,6 +3,7 @@
 import time
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from lab.train.loop import Progress as RunProgress
@@ -24,7 +25,7 @@ class RunBar:
             console=console,
             disable=not console.is_terminal,
         )
-        self.task = self.bar.add_task(name, total=1, loss="")
+        self.task = self.bar.add_task(escape(name), total=1, loss="")
         self.last_line_s = time.monotonic()
 
     def __enter__(self) -> "RunBar":
@@ -49,5 +50,6 @@ class RunBar:
         if not self.console.is_terminal and (progress.evaluated or now_s - self.last_line_s > 10):
             self.last_line_s = now_s
             self.console.print(
-                f"{self.name}: step {progress.step}/{progress.total_steps} {loss}", soft_wrap=True
+                f"{escape(self.name)}: step {progress.step}/{progress.total_steps} {loss}",
+                soft_wrap=True,
             )

@@ -4,6 +4,7 @@ One JSON object a line goes to the parent. When the parent dies its pipe closes,
 saves and leaves as on a signal, so that no orphan goes on holding a run.
 """
 
+import contextlib
 import json
 import os
 import sys
@@ -35,7 +36,7 @@ def work(runs: Sequence[RunConfig], *, cores: Sequence[int]) -> ExitCode:
     with StopSignal() as signals:
         threading.Thread(target=_stop_with_parent, args=(signals,), daemon=True).start()
         while not signals.came:
-            left = [run for run in runs if run.name not in failed and not _ended(run)]
+            left = [run for run in runs if not _ended(run) and not _failed(run, failed)]
             if not left:
                 break
             if not any([_try(run, signals, failed) for run in left if not signals.came]):
@@ -54,6 +55,11 @@ def _ended(run: RunConfig) -> bool:
     return finished(read_rows(run_directory(run) / "record.jsonl"))
 
 
+def _failed(run: RunConfig, failed: set[str]) -> bool:
+    """Whether this worker or another of the sweep failed at it; once is enough."""
+    return run.name in failed or (run_directory(run) / FAILURE).exists()
+
+
 def _try(run: RunConfig, signals: StopSignal, failed: set[str]) -> bool:
     """Train one run; False where another process holds it or it has ended meanwhile."""
     from lab.launch.claim import HeldElsewhere, is_claimed
@@ -61,7 +67,7 @@ def _try(run: RunConfig, signals: StopSignal, failed: set[str]) -> bool:
     from lab.train.loop import Hooks
 
     directory = run_directory(run)
-    if _ended(run) or is_claimed(directory):
+    if _ended(run) or _failed(run, failed) or is_claimed(directory):
         return False
     hooks = Hooks(
         clock=time.monotonic,
@@ -71,8 +77,6 @@ def _try(run: RunConfig, signals: StopSignal, failed: set[str]) -> bool:
         ),
         warn=lambda line: tell(run, warning=line),
     )
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / FAILURE).unlink(missing_ok=True)
     try:
         outcome = train_run(run, hooks, lambda doing: tell(run, doing=f"preparing {doing}"))
     except HeldElsewhere:
@@ -89,7 +93,8 @@ def _try(run: RunConfig, signals: StopSignal, failed: set[str]) -> bool:
 
 def _fail(run: RunConfig, failed: set[str], *, reason: str, trace: str) -> None:
     failed.add(run.name)
-    (run_directory(run) / FAILURE).write_text(f"{reason}\n{trace}", encoding="utf-8")
+    with contextlib.suppress(OSError):  # a full disk must not stop the others either
+        (run_directory(run) / FAILURE).write_text(f"{reason}\n{trace}", encoding="utf-8")
     tell(run, doing="failed", warning=f"{run.name} failed: {reason}")
 
 

@@ -30,7 +30,7 @@ def resolved(**overrides):
         ("model.class_dropout", 1.0, ["config.model.class_dropout = 1.0", "< 1"]),
         ("execution.unroll_layers", "maybe", ["true or false"]),
         ("model.heads", 5, ["must divide"]),
-        ("model.heads", 24, ["multiple of 4"]),
+        ("model.heads", 16, ["multiple of 4"]),
         ("study", "../up", ["plain folder name"]),
         ("model", 3, ["config.model is a section"]),
         ("seed.x", 3, ["config.seed is a field"]),

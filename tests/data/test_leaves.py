@@ -56,7 +56,7 @@ def test_thrown_sizes_have_the_exponent_of_their_class():
     radius = np.concatenate([block.radius for block in blocks])
     grid = np.linspace(0.5, 4.5, 401)
     for index, law in enumerate(CLASSES):
-        logs = np.log(radius[label == index]).reshape(-1)
+        logs = np.log(radius[label == index] / SMALL.radius_scale).reshape(-1)
         line = np.linspace(math.log(law.radius_min), math.log(law.radius_max), 2001)
         # log-likelihood of density r**-a on [low, high], by quadrature in log r
         norm = np.log(np.trapezoid(np.exp((1 - grid[:, None]) * line), line, axis=1))

@@ -1,9 +1,11 @@
 """Running the commands as a user does."""
 
+import json
 import os
 import pathlib
 import subprocess
 import sys
+import time
 
 from lab.launch.door import ROOT
 
@@ -62,3 +64,36 @@ def only(folder: pathlib.Path, pattern: str) -> pathlib.Path:
     found = list(folder.glob(pattern))
     assert len(found) == 1, found
     return found[0]
+
+
+def place(folder):
+    """Where runs and data lie."""
+    return [
+        f"--config.execution.workdir={folder / 'runs'}",
+        f"--config.data.data_dir={folder}/data",
+    ]
+
+
+def wait_for_rows(folder, count, *, pattern="runs/*/*/record.jsonl", seconds=60):
+    """Wait until some record has that many rows."""
+    for _ in range(seconds * 20):
+        paths = list(folder.glob(pattern))
+        if any(len(p.read_text().splitlines()) >= count for p in paths):
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"no record of {count} rows after {seconds} s")
+
+
+def ends(folder):
+    """name -> end rows of every record."""
+    found = {}
+    for path in folder.glob("runs/*/*/record.jsonl"):
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        found[rows[0]["name"]] = [row for row in rows if row["kind"] == "end"]
+    return found
+
+
+def rows_of(path):
+    """The rows of a record without the clock."""
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    return [{key: value for key, value in row.items() if key != "clock"} for row in rows]

@@ -1,85 +1,201 @@
-"""SIGTERM, a second signal, SIGKILL; one run and sweeps of processes."""
+"""One run: SIGTERM, Ctrl-C, a second signal, SIGKILL, a damaged checkpoint; who holds a run."""
 
 import json
 import signal
-import textwrap
+import subprocess
+import sys
 import time
 
 import pytest
 
 from lab.core.errors import ExitCode
 from lab.launch.claim import claimed, is_claimed
-from tests.launch.commands import TINY, command, only, start
-
-SWEEP = textwrap.dedent(
-    """
-    def sweep():
-        sizes = ["s1", "s2", "s3"]
-        common = {{"study": "tiny"}}
-        return [
-            {{"config": f"configs/elm.py:{{s}}", "name": s, **common, {more}}} for s in sizes
-        ]
-    """
+from lab.launch.signals import StopSignal
+from tests.launch.commands import (
+    TINY,
+    command,
+    environment,
+    only,
+    place,
+    rows_of,
+    start,
+    wait_for_rows,
 )
 
-
-def place(folder):
-    return [
-        f"--config.execution.workdir={folder / 'runs'}",
-        f"--config.data.data_dir={folder}/data",
-    ]
+STEPS = 400
+SAVES = "--config.execution.checkpoint_every_steps=20"  # a save takes as long as 50 steps
 
 
-def train_arguments(folder, steps):
+def train_arguments(folder, steps=STEPS, *more):
     config = ("-m", "lab.launch.train", "--config", "configs/elm.py:s2")
-    return (*config, *TINY, f"--config.train.duration={steps} steps", *place(folder))
+    return (*config, *TINY, SAVES, f"--config.train.duration={steps} steps", *place(folder), *more)
 
 
-def sweep_arguments(folder, *, steps, more=""):
-    path = folder / "sweep.py"
-    path.write_text(SWEEP.format(more=more))
-    tiny = (*TINY, f"--config.train.duration={steps} steps", *place(folder))
-    return ("-m", "lab.launch.sweep", path, *tiny)
+def record_of(folder):
+    return only(folder, "runs/default/*/record.jsonl")
 
 
-def wait_for_rows(folder, count, pattern="runs/*/*/record.jsonl", seconds=60):
-    """Wait until some record has that many rows."""
-    for _ in range(seconds * 20):
-        paths = list(folder.glob(pattern))
-        if any(len(p.read_text().splitlines()) >= count for p in paths):
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"no record of {count} rows after {seconds} s")
+def steps_of(folder):
+    checkpoints = only(folder, "runs/default/*/checkpoints")
+    return sorted(int(path.name) for path in checkpoints.iterdir() if path.name.isdecimal())
 
 
-def ends(folder):
-    """name -> end rows of every record."""
-    found = {}
-    for path in folder.glob("runs/*/*/record.jsonl"):
-        rows = [json.loads(line) for line in path.read_text().splitlines()]
-        found[rows[0]["name"]] = [row for row in rows if row["kind"] == "end"]
-    return found
+def truncate_newest(folder):
+    """Cut the largest file of the newest step in half; returns the step."""
+    newest = steps_of(folder)[-1]
+    files = only(folder, f"runs/default/*/checkpoints/{newest}").rglob("*")
+    largest = max((p for p in files if p.is_file()), key=lambda p: p.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
+    return newest
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """The record of a run that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("straight")
+    result = command(*train_arguments(folder))
+    assert result.returncode == ExitCode.DONE, result.stderr
+    return rows_of(record_of(folder))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_and_leaves_and_the_run_goes_on(tmp_path, number):
-    process = start(*train_arguments(tmp_path, 3000))
+def test_a_signal_saves_and_leaves_and_the_run_ends_as_an_undisturbed_one(
+    tmp_path, straight, number
+):
+    process = start(*train_arguments(tmp_path))
     wait_for_rows(tmp_path, 20)
     process.send_signal(number)
     out, err = process.communicate(timeout=30)
     assert process.returncode == ExitCode.INTERRUPTED, err
-    assert "interrupted: saved at step" in out
-    folder = only(tmp_path, "runs/default/*/checkpoints")
-    saved = max(int(p.name) for p in folder.iterdir())
-    assert f"saved at step {saved}" in out
-    rows = only(tmp_path, "runs/default/*/record.jsonl").read_text().splitlines()
-    assert json.loads(rows[-1])["step"] == saved, "no row is ahead of the checkpoint or behind"
+    saved = steps_of(tmp_path)[-1]
+    assert 0 < saved < STEPS
+    assert f"interrupted: saved at step {saved}; the same command goes on" in out
+    assert rows_of(record_of(tmp_path))[-1]["step"] == saved, "no row ahead of the save or behind"
+    again = command(*train_arguments(tmp_path))
+    assert again.returncode == ExitCode.DONE, again.stderr
+    assert rows_of(record_of(tmp_path)) == straight
+    assert straight[-1]["params_sha256"]
+
+
+def test_a_damaged_checkpoint_and_half_a_line_end_as_an_undisturbed_run(tmp_path, straight):
+    process = start(*train_arguments(tmp_path))
+    wait_for_rows(tmp_path, 80)
+    process.kill()
+    process.communicate(timeout=30)
+    before = steps_of(tmp_path)
+    assert len(before) > 1
+    newest = truncate_newest(tmp_path)
+    with open(record_of(tmp_path), "a") as file:
+        file.write('{"kind": "train", "step": 4')
+    result = command(*train_arguments(tmp_path))
+    assert result.returncode == ExitCode.DONE, result.stderr
+    (warning,) = [line for line in result.stdout.splitlines() if line.startswith("warning")]
+    assert f"checkpoints/{newest}" in warning and f"falling back to step {before[-2]}" in warning
+    assert rows_of(record_of(tmp_path)) == straight
+
+
+def test_a_second_signal_leaves_at_once_and_nothing_saved_is_lost(tmp_path):
+    process = start(*train_arguments(tmp_path, 100000))
+    wait_for_rows(tmp_path, 60)
+    process.send_signal(signal.SIGSTOP)  # so that it cannot answer between the two
+    before = steps_of(tmp_path)[-1]
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGCONT)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode in (-signal.SIGTERM, -signal.SIGINT, ExitCode.INTERRUPTED)
+    assert steps_of(tmp_path)[-1] >= before
+
+
+@pytest.mark.parametrize("hook", ["None", "lambda: print('second', flush=True)"])
+def test_the_second_signal_does_not_wait_for_the_program(hook):
+    """The program never looks whether a signal came."""
+    script = (
+        "import time; from lab.launch.signals import StopSignal\n"
+        f"with StopSignal({hook}) as signals:\n"
+        "    print('ready', flush=True)\n"
+        "    while True:\n"
+        "        time.sleep(0.02)\n"
+        "        print('came' if signals.came else '', flush=True)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], env=environment(), stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGTERM)
+    while process.stdout.readline() != "came\n":
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=5)
+    assert process.returncode == -signal.SIGTERM
+    assert ("second" in out) == (hook != "None")
+
+
+def test_handlers_are_put_back():
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    with StopSignal() as signals:
+        assert signal.getsignal(signal.SIGTERM) != before[0]
+        signals.stop()
+    assert signals.came
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+def test_a_signal_before_jax_is_imported_is_an_interruption_too(tmp_path):
+    """Whatever the moment, a launcher reads "start me again"."""
+    process = start("-X", "importtime", *train_arguments(tmp_path))
+    for line in process.stderr:
+        if "jax" in line:
+            break
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == ExitCode.INTERRUPTED
+    assert "interrupted: before the first step" in out
+    assert not list(tmp_path.glob("runs/*/*/checkpoints/*"))
+
+
+def test_a_claim_is_exclusive_and_ends_with_its_block(tmp_path):
+    assert not is_claimed(tmp_path / "run")
+    with claimed(tmp_path / "run") as ours:
+        assert ours and is_claimed(tmp_path / "run")
+        with claimed(tmp_path / "run") as again:
+            assert not again
+        with claimed(tmp_path / "other") as other:
+            assert other
+        assert is_claimed(tmp_path / "run"), "the refused one must not free it"
+    assert not is_claimed(tmp_path / "run")
+    with pytest.raises(ZeroDivisionError), claimed(tmp_path / "run"):
+        raise ZeroDivisionError
+    assert not is_claimed(tmp_path / "run")
+
+
+def test_looking_at_a_claim_does_not_take_it(tmp_path):
+    """Many lookers: the one who claims still gets it."""
+    looker = (
+        "import pathlib, sys; from lab.launch.claim import is_claimed\n"
+        "print('ready', flush=True)\n"
+        "while True: is_claimed(pathlib.Path(sys.argv[1]))\n"
+    )
+    with claimed(tmp_path):
+        pass
+    arguments = [sys.executable, "-c", looker, str(tmp_path)]
+    process = subprocess.Popen(arguments, env=environment(), stdout=subprocess.PIPE, text=True)
+    try:
+        process.stdout.readline()
+        taken = 0
+        for _ in range(50):
+            with claimed(tmp_path) as ours:
+                taken += ours
+                time.sleep(0.002)
+    finally:
+        process.kill()
+        process.communicate()
+    assert taken == 50
 
 
 def test_a_held_run_is_refused_and_a_dead_holder_holds_nothing(tmp_path):
     process = start(*train_arguments(tmp_path, 100000))
     wait_for_rows(tmp_path, 5)
-    directory = only(tmp_path, "runs/default/*/record.jsonl").parent
+    directory = record_of(tmp_path).parent
     assert is_claimed(directory)
     with claimed(directory) as ours:
         assert not ours
@@ -93,61 +209,23 @@ def test_a_held_run_is_refused_and_a_dead_holder_holds_nothing(tmp_path):
         assert ours
 
 
-def test_a_sweep_of_two_workers_runs_each_once_and_says_so(tmp_path):
-    arguments = sweep_arguments(tmp_path, steps=8)
-    result = command(*arguments, "--workers", "2")
-    assert result.returncode == ExitCode.DONE, result.stderr
-    assert {name: len(rows) for name, rows in ends(tmp_path).items()} == {"s1": 1, "s2": 1, "s3": 1}
-    status = json.loads(command(*arguments, "--status", "--json").stdout)
-    assert [(e["name"], e["state"], e["step"]) for e in status] == [
-        (f"s{i}", "finished", 8) for i in (1, 2, 3)
-    ]
-    assert all(entry["loss_nats_per_token"] > 0 for entry in status)
-
-
-def test_a_failed_run_is_reported_and_does_not_stop_the_others(tmp_path):
-    more = '"data.train_split": "train" if s != "s2" else "trian"'
-    arguments = sweep_arguments(tmp_path, steps=6, more=more)
-    result = command(*arguments)
-    assert result.returncode == ExitCode.FAILURE
-    assert "s2 failed" in result.stdout and "trian" in result.stdout
-    assert set(ends(tmp_path)) == {"s1", "s3"}
-    status = json.loads(command(*arguments, "--status", "--json").stdout)
-    assert [entry["state"] for entry in status] == ["finished", "failed", "finished"]
-    assert "trian" in status[1]["reason"]
-
-
-@pytest.mark.slow
-def test_sigterm_to_a_sweep_saves_all_and_the_same_command_finishes(tmp_path):
-    arguments = sweep_arguments(tmp_path, steps=4000)
-    process = start(*arguments, "--workers", "2")
-    wait_for_rows(tmp_path, 30)
-    process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == ExitCode.INTERRUPTED, err
-    assert not any(rows for rows in ends(tmp_path).values())
-    assert command(*arguments, "--workers", "2").returncode == ExitCode.DONE
-    assert all(len(rows) == 1 for rows in ends(tmp_path).values())
-
-
-@pytest.mark.slow
-def test_two_sweeps_at_once_train_each_run_once(tmp_path):
-    arguments = sweep_arguments(tmp_path, steps=400)
-    both = [start(*arguments, "--workers", "2") for _ in range(2)]
-    for process in both:
-        _, err = process.communicate(timeout=240)
-        assert process.returncode == ExitCode.DONE, err
-    assert {name: len(rows) for name, rows in ends(tmp_path).items()} == {"s1": 1, "s2": 1, "s3": 1}
-
-
-@pytest.mark.slow
-def test_a_ladder_killed_ten_times_ends_the_same(tmp_path):
-    often = ["--config.train.log_every_steps=10", "--config.execution.checkpoint_every_steps=20"]
-    result = command(
-        *("tools/kill_ladder.py", "--kills", "10", "--seed", "0", "--json"),
-        *("--workdir", tmp_path, "--scale", "0.05", *often),
-        timeout_s=1500,
+def test_a_divergence_has_its_own_code_one_line_and_no_later_checkpoint(tmp_path):
+    wild = (
+        "--config.optimizer.learning_rate=1e9",
+        "--config.optimizer.clip_norm=0",
+        "--config.train.explode_factor=1.2",
+        "--config.execution.checkpoint_every_steps=1",
+        "--config.execution.keep_every_steps=1",
     )
-    assert result.returncode == 0, result.stderr + result.stdout
-    found = json.loads(result.stdout)
-    assert found["kills"] == 10 and len(found["runs"]) == 15
+    for _ in range(2):  # starting it again says the same and trains nothing
+        result = command(*train_arguments(tmp_path, 40, *wild))
+        assert result.returncode == ExitCode.DIVERGED
+        (line,) = result.stderr.strip().splitlines()
+        for word in ("diverged at step ", "learning rate ", "gradient norm ", "good checkpoint"):
+            assert word in line
+        at = int(line.partition("diverged at step ")[2].partition(":")[0])
+        good = int(line.rpartition(" ")[2])
+        assert steps_of(tmp_path)[-1] == good < at
+        end = rows_of(record_of(tmp_path))[-1]
+        assert (end["kind"], end["status"]) == ("end", "diverged")
+        assert json.dumps(end["reason"]).strip('"') in line

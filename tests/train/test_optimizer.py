@@ -118,7 +118,7 @@ def coordinate_sizes(rule, width):
     for _ in range(3):
         grads = jax.grad(mean_nats_per_token)(model, batch, None)
         updates, state = transform.update(grads, state, model)
-        model = opt.apply_update(model, updates, jnp.float32(0.01), optimizer=o, width=width)
+        model = opt.apply_update(model, updates, jnp.float32(0.001), optimizer=o, width=width)
     after = model.order.features(model, tokens, batch["label"], None)
     logits = model.head.logits(after)
     return float(jnp.mean(jnp.abs(after - before))), float(jnp.std(logits))
@@ -130,7 +130,7 @@ def test_coordinate_check():
     assert 0.5 < wide[0] / narrow[0] < 2.0
     assert 0.5 < wide[1] / narrow[1] < 2.0
     narrow, wide = coordinate_sizes("none", 32), coordinate_sizes("none", 256)
-    assert wide[1] / narrow[1] > 2.5
+    assert wide[0] / narrow[0] > 4 and wide[1] / narrow[1] > 4
 
 
 def test_axes_of_stacked_parameters():

@@ -1,0 +1,76 @@
+"""A small ladder killed with SIGKILL ends as one that was not."""
+
+import json
+
+import pytest
+
+from tests.launch.commands import command, refused
+from tools.kill_ladder import START_UP_S, compare, gaps, is_same
+
+
+def test_a_folder_with_an_earlier_ladder_is_refused(tmp_path):
+    (tmp_path / "straight").mkdir()
+    refused(command("tools/kill_ladder.py", "--workdir", tmp_path), "straight", "already there")
+    refused(command("tools/kill_ladder.py", "--kils", "3"), "--kils", "no such flag")
+
+
+def test_moments_are_spread_and_seeded():
+    ten = gaps(10, 0, usual_s=200.0)
+    assert ten == gaps(10, 0, usual_s=200.0) != gaps(10, 1, usual_s=200.0)
+    assert len(set(ten)) == 10 and min(ten) >= START_UP_S
+    assert 100 < sum(gap - START_UP_S for gap in ten) < 200
+
+
+@pytest.mark.parametrize("what", ["loss", "row", "params", "images", "forecast", "stray"])
+def test_every_difference_is_seen(tmp_path, what):
+    for name in ("straight", "killed"):
+        made_up_study(tmp_path / name)
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    assert is_same(compare(straight, killed))
+    run = killed / "study" / "run"
+    record = (run / "record.jsonl").read_text()
+    changed = {
+        "loss": record.replace("1.25", "1.26"),
+        "row": "".join(record.splitlines(keepends=True)[i] for i in (0, 1, 1, 2)),
+        "params": record.replace('"abc"', '"abd"'),
+    }
+    (run / "record.jsonl").write_text(changed.get(what, record))
+    if what == "images":
+        (run / "validation.npz").write_bytes(b"23")
+    if what == "forecast":
+        (killed / "study" / "forecast.json").write_text('{"date": "b", "loss": 2}')
+    if what == "stray":
+        (run / "checkpoints" / ".saving-7.orbax-checkpoint-tmp").mkdir()
+    assert not is_same(compare(straight, killed))
+
+
+def made_up_study(folder):
+    """The files that are compared; clocks and dates differ between two folders."""
+    run = folder / "study" / "run"
+    (run / "checkpoints" / "7").mkdir(parents=True)
+    rows = [
+        {"kind": "header", "name": "a"},
+        {"kind": "train", "step": 7, "loss": 1.25, "clock": {"at": folder.name}},
+        {"kind": "end", "params_sha256": "abc", "clock": {"at": folder.name}},
+    ]
+    (run / "record.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (run / "validation.npz").write_bytes(b"12")
+    frozen = {"date": folder.name, "loss": 1}
+    (folder / "study" / "forecast.json").write_text(json.dumps(frozen))
+
+
+@pytest.mark.slow
+def test_a_ladder_killed_ten_times_ends_the_same(tmp_path):
+    often = ["--config.train.log_every_steps=10", "--config.execution.checkpoint_every_steps=20"]
+    result = command(
+        *("tools/kill_ladder.py", "--kills", "10", "--seed", "0", "--json"),
+        *("--workdir", tmp_path / "kill", "--scale", "0.05", *often),
+        timeout_s=1500,
+    )
+    assert result.returncode == 0, result.stderr + result.stdout
+    found = json.loads(result.stdout)
+    assert found["kills"] == 10 and found["kills_in_training"] >= 8
+    assert found["same_forecast"] and not found["strays"]
+    assert len(found["runs"]) == 15
+    assert all(run["same_rows"] and run["same_params"] for run in found["runs"])
+    assert sum(run["rows"] for run in found["runs"]) > 15 * 4
