@@ -57,10 +57,8 @@ class Record:
         self._path = path
         rows = read_rows(path)
         header = {"kind": "header", "schema": SCHEMA, **header}
-        if rows and rows[0]["identity"] != header["identity"]:
-            raise LabError(
-                f"{path}: belongs to the run {rows[0]['identity']}, not to {header['identity']}"
-            )
+        if rows:
+            _check_same_run(path, rows[0], json.loads(_line(header)))
         if step and not rows:
             raise LabError(f"{path}: missing, but a checkpoint of step {step} is there")
         first = {**rows[0]} if rows else header
@@ -95,6 +93,21 @@ class Record:
 
 
 _ROWS = ("train", "evaluation")
+_LABELS = ("name", "study")  # may change without making another run
+
+
+def _check_same_run(path: pathlib.Path, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+    """Refuse a record of another run, or of this one on data that are no longer the same."""
+    if theirs["identity"] != ours["identity"]:
+        raise LabError(
+            f"{path}: belongs to the run {theirs['identity']}, not to {ours['identity']}"
+        )
+    for key in sorted((set(ours) | set(theirs)) - set(_LABELS)):
+        if theirs.get(key) != ours.get(key):
+            raise LabError(
+                f"{path}: {key} was {theirs.get(key)} and is now {ours.get(key)}; "
+                "move the folder away to train the run anew"
+            )
 
 
 def _line(row: Mapping[str, Any]) -> str:

@@ -99,5 +99,8 @@ def _fail(run: RunConfig, failed: set[str], *, reason: str, trace: str) -> None:
 
 
 def tell(run: RunConfig, **fields: Any) -> None:
-    """One line to the parent."""
-    print(json.dumps({"run": run.name, **fields}), flush=True)
+    """One line to the parent; to nobody where it has died, for the run is still to be saved."""
+    try:
+        print(json.dumps({"run": run.name, **fields}), flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -65,6 +65,9 @@ def test_foreign_records_are_refused(tmp_path):
     write(path, upto=1)
     with pytest.raises(LabError, match="belongs to the run abc, not to xyz"):
         Record(path, {**HEADER, "identity": "xyz"}, step=0)
+    with pytest.raises(LabError, match="data was None and is now digest-2"):
+        Record(path, {**HEADER, "data": "digest-2"}, step=0)
+    Record(path, {**HEADER, "name": "another label"}, step=1).close()
     path.write_text('{"kind": "header", "schema": "other/9"}\n')
     with pytest.raises(LabError, match="other/9"):
         read_rows(path)

@@ -19,6 +19,8 @@ TINY = [
     "--config.execution.checkpoint_every_steps=4",
 ]
 
+STARTED: list[subprocess.Popen] = []  # what a failed test may leave behind
+
 
 def environment(**more):
     """This process's, without the eight virtual devices of the tests."""
@@ -28,7 +30,7 @@ def environment(**more):
 
 def start(*arguments, **more):
     """A command in the background."""
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, *map(str, arguments)],
         cwd=ROOT,
         env=environment(**more),
@@ -36,6 +38,8 @@ def start(*arguments, **more):
         stderr=subprocess.PIPE,
         text=True,
     )
+    STARTED.append(process)
+    return process
 
 
 def command(*arguments, timeout_s=120, **more):

@@ -1,10 +1,12 @@
 """A small ladder killed with SIGKILL ends as one that was not."""
 
 import json
+import signal
 
 import pytest
 
-from tests.launch.commands import command, refused
+from lab.core.errors import ExitCode
+from tests.launch.commands import command, refused, start, wait_for_rows
 from tools.kill_ladder import START_UP_S, compare, gaps, is_same
 
 
@@ -12,6 +14,18 @@ def test_a_folder_with_an_earlier_ladder_is_refused(tmp_path):
     (tmp_path / "straight").mkdir()
     refused(command("tools/kill_ladder.py", "--workdir", tmp_path), "straight", "already there")
     refused(command("tools/kill_ladder.py", "--kils", "3"), "--kils", "no such flag")
+
+
+@pytest.mark.slow
+def test_sigterm_to_the_ladder_begins_no_other_stage_and_leaves_with_75(tmp_path):
+    ladder = ("-u", "experiments/01_first_ladder/ladder.py", "--workdir", tmp_path / "runs")
+    process = start(*ladder, "--scale", "0.05", "--config.train.log_every_steps=1")
+    wait_for_rows(tmp_path, 20)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == ExitCode.INTERRUPTED, err
+    assert "[1/6]" in out and "[2/6]" not in out
+    assert out.rstrip().endswith("interrupted; the same command goes on from there")
 
 
 def test_moments_are_spread_and_seeded():

@@ -22,6 +22,7 @@ SWEEP = textwrap.dedent(
         ]
     """
 )
+SELDOM = "--config.execution.checkpoint_every_steps=50"  # a save takes as long as 50 steps
 ONCE = {"s1": 1, "s2": 1, "s3": 1}
 
 
@@ -108,8 +109,7 @@ def test_a_bad_sweep_is_refused_in_one_line(tmp_path):
 
 
 def test_sigkill_of_the_only_worker_is_said_and_the_same_command_finishes(tmp_path):
-    seldom = "--config.execution.checkpoint_every_steps=50"  # a save takes as long as 50 steps
-    arguments = (*sweep_arguments(tmp_path, steps=300), seldom)
+    arguments = (*sweep_arguments(tmp_path, steps=150), SELDOM)
     process = start(*arguments)
     wait_for_rows(tmp_path, 60)
     (worker,) = psutil.Process(process.pid).children(recursive=True)
@@ -120,12 +120,12 @@ def test_sigkill_of_the_only_worker_is_said_and_the_same_command_finishes(tmp_pa
     assert command(*arguments).returncode == ExitCode.DONE
     assert counts(tmp_path) == ONCE
     steps = [row["step"] for row in records(tmp_path)["s1"] if row["kind"] == "train"]
-    assert steps == list(range(1, 301)), "no row twice, none missing"
+    assert steps == list(range(1, 151)), "no row twice, none missing"
 
 
 @pytest.mark.slow
 def test_sigterm_to_a_sweep_saves_all_and_the_same_command_finishes(tmp_path):
-    arguments = sweep_arguments(tmp_path, steps=2000)
+    arguments = (*sweep_arguments(tmp_path, steps=1000), SELDOM)
     process = start(*arguments, "--workers", "2")
     wait_for_rows(tmp_path, 30)
     process.send_signal(signal.SIGTERM)
@@ -139,26 +139,40 @@ def test_sigterm_to_a_sweep_saves_all_and_the_same_command_finishes(tmp_path):
     assert counts(tmp_path) == ONCE
 
 
+def two_workers(folder):
+    """A long sweep in the background, and its workers when both have begun."""
+    process = start(*sweep_arguments(folder, steps=100000), "--workers", "2")
+    wait_for_rows(folder, 30)
+    workers = psutil.Process(process.pid).children(recursive=True)
+    assert len(workers) == 2
+    return process, workers
+
+
 @pytest.mark.slow
-def test_a_second_signal_takes_the_workers_along_and_sigkill_of_the_parent_stops_them(tmp_path):
-    arguments = sweep_arguments(tmp_path, steps=100000)
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        process = start(*arguments, "--workers", "2")
-        wait_for_rows(tmp_path, 30)
-        workers = psutil.Process(process.pid).children(recursive=True)
-        assert len(workers) == 2
-        for worker in workers if number == signal.SIGTERM else ():
-            os.kill(worker.pid, signal.SIGSTOP)  # they cannot answer the first signal
-        process.send_signal(number)
-        if number == signal.SIGTERM:
-            time.sleep(1.0)
-            assert process.poll() is None, "the first signal waits for the workers"
-            process.send_signal(number)
-        process.communicate(timeout=30)
-        assert process.returncode == -number
-        _, alive = psutil.wait_procs(workers, timeout=30)
-        assert not alive
+def test_a_second_signal_takes_the_workers_along(tmp_path):
+    process, workers = two_workers(tmp_path)
+    for worker in workers:
+        os.kill(worker.pid, signal.SIGSTOP)  # they cannot answer the first signal
+    process.send_signal(signal.SIGTERM)
+    time.sleep(1.0)
+    assert process.poll() is None, "the first signal waits for the workers"
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    assert process.returncode == -signal.SIGTERM
+    assert not psutil.wait_procs(workers, timeout=30)[1]
+
+
+@pytest.mark.slow
+def test_when_the_parent_is_killed_its_workers_save_and_leave(tmp_path):
+    process, workers = two_workers(tmp_path)
+    process.kill()
+    process.communicate(timeout=30)
+    assert not psutil.wait_procs(workers, timeout=30)[1]
     assert not any(ends(tmp_path).values())
+    for path in tmp_path.glob("runs/*/*/record.jsonl"):
+        saved = max(int(p.name) for p in (path.parent / "checkpoints").iterdir())
+        assert rows_of(path)[-1]["step"] == saved
+    assert not list(tmp_path.glob("runs/*/*/failure.txt"))
 
 
 @pytest.mark.slow
