@@ -1,6 +1,7 @@
 """One admitted run, from its config to its outcome: what `train` and every sweep worker call."""
 
 import functools
+import importlib
 import json
 import os
 import pathlib
@@ -15,7 +16,6 @@ from lab.core.record import finished, read_rows
 from lab.data.sources import open_source
 from lab.data.tokens import open_rows
 from lab.launch.claim import HeldElsewhere, claimed
-from lab.tokenizers.pixels import Pixels
 from lab.tokenizers.spec import Tokenizer
 from lab.train.job import Images, Job, Split
 from lab.train.loop import Hooks, Loop, Outcome, Status
@@ -64,9 +64,9 @@ def make_job(run: RunConfig) -> Job:
 
 
 def make_tokenizer(run: RunConfig) -> Tokenizer:
-    """The tokenizer that a config names."""
-    config = run.tokenizer
-    return Pixels(resolution=config.resolution, channels=config.channels, levels=config.levels)
+    """The tokenizer that a config names: `make` of its file in lab/tokenizers."""
+    module = importlib.import_module(f"lab.tokenizers.{run.tokenizer.name}")
+    return module.make(run.tokenizer)
 
 
 @functools.lru_cache(maxsize=2)

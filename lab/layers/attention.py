@@ -26,7 +26,15 @@ class Attention(nnx.Module):
     """Attention of a Llama block (Touvron et al. 2023)."""
 
     def __init__(
-        self, key: jax.Array, *, width: int, heads: int, init: Init, out_gain: float, mask: Mask
+        self,
+        key: jax.Array,
+        *,
+        width: int,
+        heads: int,
+        init: Init,
+        out_gain: float,
+        mask: Mask,
+        platform: str,
     ):
         q_key, k_key, v_key, o_key = jax.random.split(key, 4)
         square, inward = (width, width), ("embed", "heads")
@@ -36,6 +44,7 @@ class Attention(nnx.Module):
         self.out = matrix(o_key, square, ("heads", "embed"), init, gain=out_gain)
         self.heads = heads
         self.mask = mask
+        self.platform = platform
 
     def __call__(self, x_BTD: jax.Array, angles_TK: np.ndarray) -> jax.Array:
         def split(y_BTD: jax.Array) -> jax.Array:
@@ -44,5 +53,7 @@ class Attention(nnx.Module):
         q_BTHK = rotate(split(linear(x_BTD, self.query)), angles_TK)
         k_BTHK = rotate(split(linear(x_BTD, self.key)), angles_TK)
         v_BTHK = split(linear(x_BTD, self.value))
-        y_BTHK = attend(q_BTHK, k_BTHK, v_BTHK, causal=self.mask is Mask.CAUSAL)
+        y_BTHK = attend(
+            q_BTHK, k_BTHK, v_BTHK, causal=self.mask is Mask.CAUSAL, platform=self.platform
+        )
         return linear(y_BTHK.reshape(x_BTD.shape), self.out)

@@ -31,6 +31,7 @@ class BackboneSpec:
     mlp_dropout: float
     init: Init
     mask: Mask
+    platform: str  # "cpu", "gpu" or "tpu": where it will run, be that here or not
     remat: str = "none"
     unroll: bool = False
 
@@ -50,6 +51,7 @@ class Block(nnx.Module):
             init=spec.init,
             out_gain=out_gain,
             mask=spec.mask,
+            platform=spec.platform,
         )
         self.mlp_norm = RMSNorm(spec.width, epsilon=spec.norm_epsilon)
         self.mlp = SwiGLU(

@@ -94,6 +94,7 @@ class Running:
     """How a model runs; none of it changes what it computes beyond rounding."""
 
     compute_dtype: str
+    platform: str = "cpu"  # where it runs: the kernels of another one are right there, but slow
     remat: str = "none"
     unroll: bool = False
 
@@ -178,6 +179,7 @@ def _backbone(key, model: ModelConfig, running: Running, *, mask):
         mlp_dropout=model.mlp_dropout,
         init=_init(model),
         mask=mask,
+        platform=running.platform,
         remat=running.remat,
         unroll=running.unroll,
     )

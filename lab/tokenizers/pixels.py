@@ -8,6 +8,7 @@ import math
 
 import numpy as np
 
+from lab.core.config import TokenizerConfig
 from lab.core.errors import LabError
 from lab.tokenizers.spec import TokenSpec
 
@@ -88,6 +89,11 @@ class Pixels:
         level = np.arange(self.levels)
         first = -(-256 * level // self.levels)  # a narrow bin's centre may round down out of it
         return np.maximum((2 * level + 1) * 128 // self.levels, first).astype(np.uint8)
+
+
+def make(config: TokenizerConfig) -> Pixels:
+    """The tokenizer of a config."""
+    return Pixels(resolution=config.resolution, channels=config.channels, levels=config.levels)
 
 
 def centre_square(images: np.ndarray) -> np.ndarray:

@@ -123,6 +123,7 @@ class Job:
             self.codes,
             families.Running(
                 compute_dtype=self.compute_dtype,
+                platform=self.layout.mesh.devices.flat[0].platform,
                 remat=execution.remat,
                 unroll=execution.unroll_layers,
             ),

@@ -157,9 +157,13 @@ def test_a_second_signal_takes_the_workers_along(tmp_path):
     time.sleep(1.0)
     assert process.poll() is None, "the first signal waits for the workers"
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=30)
+    process.wait(timeout=30)
     assert process.returncode == -signal.SIGTERM
-    assert not psutil.wait_procs(workers, timeout=30)[1]
+    _, alive = psutil.wait_procs(workers, timeout=10)
+    for worker in alive:
+        worker.kill()  # a stopped one would stay for ever
+    process.communicate(timeout=30)
+    assert not alive
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lab.layers.kernels import QUERY_BLOCK, blockwise
+from lab.layers.kernels import QUERY_BLOCK, attend, blockwise
 
 
 def reference(q, k, v, causal):
@@ -16,6 +16,13 @@ def reference(q, k, v, causal):
     weights = np.exp(logits - logits.max(-1, keepdims=True))
     weights /= weights.sum(-1, keepdims=True)
     return np.einsum("bhts,bshk->bthk", weights, v)
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])
+def test_the_choice_of_every_platform(platform):
+    q, k, v, _ = inputs(20)
+    got = attend(q, k, v, causal=True, platform=platform)
+    np.testing.assert_allclose(got, reference(q, k, v, True), rtol=2e-4, atol=2e-5)
 
 
 def inputs(positions):

@@ -47,7 +47,15 @@ def test_published_swiglu_widths(width, hidden):
 def test_attention_against_loops(mask):
     """Every head, query and key by loops, with rotations as complex multiplications."""
     width, heads, rows, columns = 16, 2, 2, 3
-    layer = Attention(jax.random.key(0), width=width, heads=heads, init=INIT, out_gain=1, mask=mask)
+    layer = Attention(
+        jax.random.key(0),
+        width=width,
+        heads=heads,
+        init=INIT,
+        out_gain=1,
+        mask=mask,
+        platform="cpu",
+    )
     angles_TK = grid_angles(rows, columns, head_features=8, base=100.0)
     x = f64(jax.random.normal(jax.random.key(1), (1, 6, width)))[0]
     q, k, v = (x @ f64(w[...]) for w in (layer.query, layer.key, layer.value))

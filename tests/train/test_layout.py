@@ -55,7 +55,7 @@ def test_a_step_lowers_for_a_pod_of_256_chips(layout, size):
     made = Layout(name=layout, mesh=mesh, batch=table["batch"], rules=table["rules"])
     codes = families.Codes(vocabulary=1024, grid=(16, 16, 1), classes=1000)
     make = families.builder(
-        run.model, codes, families.Running(compute_dtype="bfloat16", remat="full")
+        run.model, codes, families.Running(compute_dtype="bfloat16", platform="tpu", remat="full")
     )
     transform = direction(run.optimizer)
     bare = jax.eval_shape(
