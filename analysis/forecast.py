@@ -253,6 +253,14 @@ def history_path(path: str | Path) -> Path:
     return Path(path).with_suffix(".verdicts.jsonl")
 
 
+def _without_date(line: str) -> dict:
+    """A kept verdict; nothing for the half line that a kill leaves."""
+    try:
+        return {key: value for key, value in json.loads(line).items() if key != "date"}
+    except ValueError:
+        return {}
+
+
 def verify(
     path: str | Path, table: Table, *, identity: str | None = None, date: str = ""
 ) -> Verdict:
@@ -269,8 +277,8 @@ def verify(
     }
     history = history_path(path)
     lines = history.read_text().splitlines() if history.is_file() else []
-    known = [{k: v for k, v in json.loads(line).items() if k != "date"} for line in lines]
-    if row not in known:
+    if row not in [_without_date(line) for line in lines]:
+        torn = bool(lines) and not history.read_text().endswith("\n")
         with history.open("a") as stream:
-            stream.write(json.dumps(row | {"date": date}) + "\n")
+            stream.write("\n" * torn + json.dumps(row | {"date": date}) + "\n")
     return verdict

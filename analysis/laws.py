@@ -40,7 +40,7 @@ def standard_laws(table: Table, *, loss: Loss, level: float) -> tuple[Law, ...]:
     ladder = ladder_of(table)
     return (
         _law("Loss against parameters", "power_floor_N", ladder, loss, level),
-        _law("Loss against compute", "power_floor_C", ladder, loss, level),
+        _law("Loss against compute at one D", "power_floor_C", ladder, loss, level),
         _law("Loss against parameters and data", "separable", table, loss, level),
     )
 

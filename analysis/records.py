@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from analysis.errors import AnalysisError
+from analysis.recipe import recipe
 
 RECORD_SCHEMA = "lab.record/1"
 CHECKPOINT_SCHEMA = "lab.checkpoint/1"
@@ -24,6 +25,7 @@ class Run:
     evaluations: tuple[dict, ...]
     final: dict
     commit: str
+    recipe: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -197,4 +199,4 @@ def read_run(path: Path, *, weights: str | None = None) -> Run | LeftOut:
     final = _final(evaluations, header, weights, path)
     _check_manifest(final, path)
     commit = str(header.get("commit") or config.get("commit") or "")
-    return Run(path, header, tuple(evaluations), final, commit)
+    return Run(path, header, tuple(evaluations), final, commit, recipe(config.get("config", {})))

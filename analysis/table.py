@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analysis.errors import AnalysisError
+from analysis.recipe import add_columns, refuse_varied
 from analysis.records import LeftOut, Run, number, read_run, record_paths
 from analysis.records import field as row_field
 
@@ -209,8 +210,9 @@ def read_runs(
 ) -> Table:
     """Every finished run at or below the directory, sorted by N, D and seed.
 
-    Refuses runs whose losses cannot be compared (data, tokenizer, likelihood, weights) unless
-    `where` picks one value of a column; unfinished and diverged runs are named in `left_out`.
+    Refuses runs whose losses cannot be compared (data, tokenizer, likelihood, weights) or whose
+    configs differ in more than size, tokens and seed (learning rate, schedule, ...), unless `where`
+    picks one value of a column; unfinished and diverged runs are named in `left_out`.
     """
     import pandas as pd
 
@@ -225,8 +227,10 @@ def read_runs(
         raise AnalysisError(f"{directory}: no finished run; left out: {names}")
     runs = pd.DataFrame([_row(run, directory, convention) for run in found])
     _refuse_duplicates(runs, str(directory))
+    varied = add_columns(runs, [run.recipe for run in found])
     runs = _filtered(runs, where or {}, str(directory))
     _refuse_incomparable(runs, str(directory))
+    refuse_varied(runs, varied, str(directory))
     runs = runs.sort_values(["N", "D_tokens", "seed", "identity"]).reset_index(drop=True)
     evaluations = _evaluations(
         [run for run in found if str(run.header["identity"]) in set(runs.identity)]

@@ -96,9 +96,15 @@ def run_stages(todo: list[tuple[str, list[str]]], *, study: pathlib.Path) -> int
         print(f"\n[{number}/{len(todo)}] {title}", flush=True)
         if title == "forecast the large one":
             if frozen.exists():
+                if not is_of_this_sweep(frozen, todo[0][1]):
+                    print(f"error: {frozen}: made from other runs; move {study} away")
+                    return BAD_INPUT
                 print(f"frozen before: {frozen}")
                 continue
-            command = forecast(study, frozen, target_blocks(command))
+            target = planned(command)
+            if not target:
+                return INTERRUPTED if stop.came else FAILURE
+            command = forecast(study, frozen, int(target[0]["params_blocks"]))
         code = run(command, stop)
         if code == INTERRUPTED:
             print("interrupted; the same command goes on from there", flush=True)
@@ -112,16 +118,22 @@ def forecast(study: pathlib.Path, frozen: pathlib.Path, blocks: int) -> list[str
     return ["analysis", "forecast", str(study), "--n", str(blocks), "--freeze", str(frozen)]
 
 
-def target_blocks(sweep: list[str]) -> int:
-    """N of the blocks of the forecast run, as the sweep's own list states it."""
+def planned(sweep: list[str]) -> list[dict[str, Any]]:
+    """The sweep's runs, as its own list states them; none where a signal came meanwhile."""
     listed = subprocess.run(
         [sys.executable, "-m", *sweep, "--list", "--json"],
         cwd=ROOT,
-        check=True,
-        capture_output=True,
+        check=False,
+        stdout=subprocess.PIPE,
         text=True,
     )
-    return int(json.loads(listed.stdout)[0]["params_blocks"])
+    return json.loads(listed.stdout) if listed.returncode == 0 else []
+
+
+def is_of_this_sweep(frozen: pathlib.Path, sweep: list[str]) -> bool:
+    """Whether a frozen forecast was made from runs of the sweep as it stands."""
+    made_from = set(json.loads(frozen.read_text(encoding="utf-8"))["identities"])
+    return made_from <= {run["identity"] for run in planned(sweep)}
 
 
 def run(command: list[str], stop: Stop) -> int:

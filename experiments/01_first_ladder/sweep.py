@@ -3,7 +3,7 @@
     python -m lab.launch.sweep experiments/01_first_ladder/sweep.py --workers 2
 
 The argument names the data: dead_leaves (default), fashion_mnist or eurosat; a factor on all token
-budgets may follow ("dead_leaves,0.02": a rehearsal of seconds). The largest size is
+budgets may follow ("dead_leaves,0.05": a rehearsal of seconds). The largest size is
 the one that is forecast: `ladder.py` trains it after the forecast is frozen.
 """
 
@@ -79,6 +79,7 @@ def sweep(argument: str = "dead_leaves") -> list[Override]:
         "optimizer.learning_rate": 0.006,  # experiments/00_learning_rate
         "model.init_std": 0.3,
         "execution.unroll_layers": True,
+        "execution.devices": 1,
         "execution.checkpoint_every_steps": 500,
     }
 
@@ -99,5 +100,5 @@ def sweep(argument: str = "dead_leaves") -> list[Override]:
         product(runs(FIT_SIZES, FULL), [common]),
         product(runs(["s5", "s4", "s3", "s2"], HALF), [common]),
         product(runs(["s5", "s4", "s3", "s2"], QUARTER), [common]),
-        product(runs([FORECAST_SIZE], FULL), [common], [alone]),
+        product(runs([FORECAST_SIZE], FULL), [{**common, **alone}]),
     )

@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import math
 import pathlib
 import types
 import typing
@@ -30,12 +31,15 @@ class Allowed:
         if self.choices:
             return "one of " + ", ".join(self.choices)
         bounds = [(">=", self.at_least), (">", self.above), ("<", self.below)]
-        return " and ".join(f"{sign} {bound:g}" for sign, bound in bounds if bound is not None)
+        given = [f"{sign} {bound:g}" for sign, bound in bounds if bound is not None]
+        return " and ".join(given) or "any finite number"
 
     def holds(self, value: Any) -> bool:
         """Whether `value` is inside."""
         if self.choices:
             return value in self.choices
+        if isinstance(value, float) and not math.isfinite(value):
+            return False
         return (
             (self.at_least is None or value >= self.at_least)
             and (self.above is None or value > self.above)
@@ -155,7 +159,7 @@ class RunConfig:
 
     name: str = _allow(execution=True)
     study: str = _allow(execution=True)
-    seed: int = _count(0)
+    seed: int = _allow(at_least=0, below=2**31)
     data: DataConfig
     tokenizer: TokenizerConfig
     model: ModelConfig
@@ -275,6 +279,8 @@ def overlay(config: Any, overrides: Mapping[str, Any]) -> Any:
 
     A text given for a number or a flag is read as one, so that flags and sweeps share this.
     """
+    if not hasattr(config, "copy_and_resolve_references"):
+        raise LabError(f"get_config() gave a {type(config).__name__}; a ConfigDict is expected")
     config = config.copy_and_resolve_references()
     for path, value in overrides.items():
         *parents, last = path.split(".")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from lab.core.errors import LabError
 
@@ -21,7 +21,7 @@ class Layout:
     """A mesh, which of its axes split the batch, and where each logical axis goes."""
 
     name: str
-    mesh: Mesh
+    mesh: Mesh | AbstractMesh  # abstract: to lower for devices that are not here
     batch: tuple[str, ...]
     rules: Mapping[str, str | None]
 
@@ -29,6 +29,11 @@ class Layout:
     def batch_shards(self) -> int:
         """Into how many parts the batch is cut."""
         return math.prod(self.mesh.shape[axis] for axis in self.batch)
+
+    @property
+    def abstract_mesh(self) -> AbstractMesh:
+        """The mesh without its devices: what a step is traced under."""
+        return self.mesh if isinstance(self.mesh, AbstractMesh) else self.mesh.abstract_mesh
 
     def replicated(self) -> NamedSharding:
         """The sharding of what every device holds whole."""
@@ -102,13 +107,16 @@ def tree_shardings(
     return jax.tree.map(of, tree, is_leaf=lambda leaf: axes_of(leaf) is not None)
 
 
-BATCH_AXES = ("data", "fsdp")
+TENSOR_AXIS = "tensor"  # the one mesh axis that never splits a batch
 
 
 def constrain_batch(x: jax.Array) -> jax.Array:
-    """Keep an activation split along its first axis like the batch; outside a mesh, nothing."""
+    """Keep an activation split along its first axis like the batch.
+
+    The mesh is that under which the step is traced (lab/train/step.py); outside one, nothing.
+    """
     mesh = jax.sharding.get_abstract_mesh()
-    axes = tuple(axis for axis in BATCH_AXES if axis in mesh.axis_names)
-    if not axes or math.prod(mesh.shape[axis] for axis in axes) == 1:
+    axes = tuple(axis for axis in mesh.axis_names if axis != TENSOR_AXIS)
+    if math.prod(mesh.shape[axis] for axis in axes) == 1:
         return x
     return jax.lax.with_sharding_constraint(x, PartitionSpec(axes))

@@ -102,10 +102,15 @@ class Store:
         """
         if not self._writable:
             raise LabError(f"{self._directory}: opened for reading, nothing can be saved")
+        if step < 0:
+            raise LabError(f"{self._directory}: step {step}: 0 or more is expected")
         self.wait()
         arrays = host_copies(named_leaves(tree))
         if not any(array.size for array in arrays.values()):
             raise LabError(f"step {step}: the tree holds no values to save")
+        for path, array in arrays.items():
+            if not array.dtype.isnative:  # Orbax swaps the bytes: not those of the digest
+                raise LabError(f'leaf "{path}" is of {array.dtype.str}: only native byte order')
         strict = manifests.strict_metrics(metrics)
         self._pending = self._writer.submit(self._write, int(step), arrays, strict)
 

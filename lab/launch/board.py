@@ -8,6 +8,7 @@ from typing import Any
 
 from lab.core.config import RunConfig, identity, run_directory
 from lab.core.counts import block_parameters
+from lab.core.errors import LabError
 from lab.core.record import read_rows
 from lab.launch.claim import is_claimed
 
@@ -45,8 +46,15 @@ class Entry:
 
 
 def read_entry(run: RunConfig, directory: pathlib.Path) -> Entry:
-    """What the directory says of this run."""
-    rows = read_rows(directory / "record.jsonl")
+    """What the directory says of this run; a record that can not be read is a failure."""
+    try:
+        return _entry(run, directory, read_rows(directory / "record.jsonl"))
+    except LabError as error:
+        entry = _entry(run, directory, [])
+        return dataclasses.replace(entry, state=RunState.FAILED, reason=str(error))
+
+
+def _entry(run: RunConfig, directory: pathlib.Path, rows: list[dict[str, Any]]) -> Entry:
     model = run.model
     entry = Entry(
         name=run.name,

@@ -88,6 +88,8 @@ def load_function(spec: str, function: str) -> Callable[[], Any]:
         module_spec.loader.exec_module(module)
     except SyntaxError as error:
         raise LabError(f"{error.filename}, line {error.lineno}: {error.msg}") from None
+    except (ImportError, NameError, AttributeError, KeyError) as error:
+        raise LabError(f"{path_text}: {type(error).__name__}: {error}") from None
     if not hasattr(module, function):
         raise LabError(f"{path_text}: has no function {function}()")
     target = getattr(module, function)

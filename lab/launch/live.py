@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lab.core.config import RunConfig, run_directory
+from lab.core.errors import LabError
 from lab.core.record import finished, read_rows
 
 PLAIN_LINE_EVERY_S = 15.0
@@ -118,7 +119,10 @@ class SweepView:
 
 
 def _first_row(run: RunConfig) -> _Row:
-    rows = read_rows(run_directory(run) / "record.jsonl")
+    try:
+        rows = read_rows(run_directory(run) / "record.jsonl")
+    except LabError:
+        rows = []  # its worker reports it
     if finished(rows):
         return _Row(weight=_weight(run), done_before=1.0, share=1.0, doing=rows[-1]["status"])
     share = rows[-1].get("step", 0) / max(1, rows[0]["steps"]) if rows else 0.0

@@ -2,10 +2,15 @@
 
 import functools
 import importlib
+import importlib.metadata
 import json
 import os
 import pathlib
+import platform
+import shutil
+import subprocess
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 
@@ -16,6 +21,7 @@ from lab.core.record import finished, read_rows
 from lab.data.sources import open_source
 from lab.data.tokens import open_rows
 from lab.launch.claim import HeldElsewhere, claimed
+from lab.launch.door import ROOT
 from lab.tokenizers.spec import Tokenizer
 from lab.train.job import Images, Job, Split
 from lab.train.loop import Hooks, Loop, Outcome, Status
@@ -56,6 +62,8 @@ def make_job(run: RunConfig) -> Job:
 
     devices = jax.devices()
     wanted = run.execution.devices or len(devices)
+    if jax.process_count() > 1:
+        raise LabError(f"{jax.process_count()} processes: several hosts are not supported yet")
     if wanted > len(devices):
         raise LabError(f"config.execution.devices = {wanted}: {len(devices)} are here")
     layout = make_layout(run.execution.layout, LAYOUTS, devices[:wanted])
@@ -106,7 +114,40 @@ def write_config(directory: pathlib.Path, run: RunConfig) -> None:
             raise LabError(f"{path}: not a config of this laboratory; move it away") from None
         if theirs != ours:
             raise LabError(f"{path}: belongs to the run {theirs}, not to {ours}")
-    document = {"schema": "lab.config/1", "identity": ours, "config": plain(run)}
+    document = {
+        "schema": "lab.config/1",
+        "identity": ours,
+        "commit": commit(),
+        "environment": environment(),
+        "config": plain(run),
+    }
     fresh = path.with_suffix(".tmp")
     fresh.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     os.replace(fresh, path)
+
+
+@functools.cache
+def commit() -> str:
+    """The commit of this code, marked where files differ from it; "" outside a checkout."""
+    if shutil.which("git") is None:
+        return ""
+    described = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return described.stdout.strip()
+
+
+def environment() -> dict[str, Any]:
+    """What the numbers were made on; none of it is in the identity."""
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
+    return {
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in packages},
+        "device_kind": jax.devices()[0].device_kind,
+        "devices": len(jax.devices()),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+    }

@@ -62,6 +62,8 @@ def load_sweep(
         twice = {value for value in values if values.count(value) > 1}
         if twice:
             raise LabError(f"{spec}: two runs of one {what}: {', '.join(sorted(twice))}")
+    if any(run.execution.tensorboard for run in runs):
+        raise LabError(f"{spec}: config.execution.tensorboard: only lab.launch.train writes events")
     names = [run.name for run in runs]
     for name in only or ():
         if name not in names:

@@ -52,7 +52,10 @@ def _stop_with_parent(signals: StopSignal) -> None:
 
 
 def _ended(run: RunConfig) -> bool:
-    return finished(read_rows(run_directory(run) / "record.jsonl"))
+    try:
+        return finished(read_rows(run_directory(run) / "record.jsonl"))
+    except LabError:
+        return False  # trying it says what is wrong with the record
 
 
 def _failed(run: RunConfig, failed: set[str]) -> bool:

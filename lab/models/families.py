@@ -39,9 +39,9 @@ class Family:
 
 
 # ELM's published sizes (its code, `ar_model.py`): 64 features a head, SwiGLU's two thirds of four
-# widths rounded up to 256. The small sizes keep the family's ratio of width to depth within its
-# published range, 32 to 64, as far as whole layers allow (the first three are one layer of less),
-# with 16 features a head (8 in the first).
+# widths rounded up to 256. The small sizes have 16 features a head (8 in the first) and stay
+# near the published ratio of width to depth (32 to 64) as far as whole layers allow: one layer of
+# 8 to 48, then 24 to 32 a layer.
 ELM_SIZES = {
     "s1": Size(1, 8, 1, 24),
     "s2": Size(1, 16, 1, 48),

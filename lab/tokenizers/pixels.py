@@ -44,7 +44,15 @@ class Pixels:
         grid = (self.resolution, self.resolution, CHANNELS[self.channels])
         identity = f"pixels/1:{self.resolution}:{self.channels}:{self.levels}"
         count = math.prod(grid)
-        return TokenSpec("pixels", self.levels, count, count, grid, identity)
+        return TokenSpec(
+            name="pixels",
+            vocabulary=self.levels,
+            tokens_per_image=count,
+            subcodes=1,
+            dims_per_image=count,
+            grid=grid,
+            identity=identity,
+        )
 
     @property
     def identity(self) -> str:

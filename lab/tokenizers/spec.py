@@ -15,6 +15,7 @@ class TokenSpec:
     name: str
     vocabulary: int
     tokens_per_image: int
+    subcodes: int  # codes at one position
     dims_per_image: int  # the dimensions that bits per dimension divide by
     grid: tuple[int, int, int]  # rows, columns, tokens a cell
     identity: str  # equal only when the tokens of every image are equal

@@ -19,7 +19,9 @@ from lab.core.units import StepSize, to_steps
 from lab.data.batches import Batches, validation_batches
 from lab.data.tokens import Stream as TokenStream
 from lab.data.tokens import TokenTable
+from lab.layers.attention import Mask
 from lab.models import families
+from lab.models.orders import RasterOrder
 from lab.tokenizers.spec import Tokenizer
 from lab.train.optimizer import direction
 from lab.train.state import State, abstract_with_shardings, initial_state, state_shardings
@@ -60,6 +62,11 @@ class Job:
             grid=self.spec.grid,
             classes=images.train.classes,
         )
+        if run.model.subcodes != self.spec.subcodes:
+            raise LabError(
+                f"config.model.subcodes = {run.model.subcodes}: the tokenizer "
+                f'"{self.spec.name}" gives {self.spec.subcodes} at a position'
+            )
         for name in ("batch_size", "evaluation_batch_size"):
             size = getattr(run.train, name)
             if size % layout.batch_shards:
@@ -80,8 +87,9 @@ class Job:
 
     @functools.cached_property
     def flops_per_token(self) -> counts.ByRole:
-        """Training FLOPs of a token by role, attention as a causal mask leaves it."""
-        return counts.training_flops_per_token(self.sizes, causal=True)
+        """Training FLOPs of a token by role, attention as the order's mask leaves it."""
+        causal = self._order.mask is Mask.CAUSAL
+        return counts.training_flops_per_token(self.sizes, causal=causal)
 
     @property
     def tokens_per_step(self) -> int:
@@ -101,7 +109,13 @@ class Job:
     @functools.cached_property
     def total_steps(self) -> int:
         """Updates of the whole run."""
-        return to_steps(self.run.train.duration, self.step_size)
+        steps = to_steps(self.run.train.duration, self.step_size)
+        if steps <= self.warmup_steps:
+            raise LabError(
+                f"config.train.duration is {steps} steps: more than the {self.warmup_steps} of "
+                "config.optimizer.warmup are needed"
+            )
+        return steps
 
     @functools.cached_property
     def warmup_steps(self) -> int:
@@ -134,6 +148,10 @@ class Job:
             direction(self.run.optimizer),
             ema=self.run.optimizer.ema_decay > 0,
         )
+
+    @property
+    def _order(self) -> RasterOrder:
+        return self._bare_state["params"].order
 
     @functools.cached_property
     def _shardings(self) -> Any:
@@ -207,7 +225,8 @@ class Job:
             "seed": run.seed,
             "family": run.model.family,
             "size": run.model.size,
-            "likelihood": "exact",
+            "likelihood": self._order.likelihood,
+            "compute_dtype": self.compute_dtype,
             "units": {"loss": "nats/token", "params": "count", "flops": "count", "tokens": "count"},
             "data": {
                 "name": self.images.train.name,

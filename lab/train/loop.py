@@ -16,10 +16,11 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lab.core.counts import PEAK_FLOPS_PER_S
+from lab.core import counts
 from lab.core.keys import Stream, key
 from lab.core.record import Record
 from lab.core.store import Skipped, Store, tree_sha256
@@ -76,7 +77,11 @@ class _Update:
 
 
 class _Diverged(Exception):
-    """The loss is not finite or exploded."""
+    """The loss is not finite or exploded, after this many updates."""
+
+    def __init__(self, step: int, reason: str) -> None:
+        super().__init__(f"step {step}: {reason}")
+        self.step = step
 
 
 class Loop:
@@ -100,6 +105,7 @@ class Loop:
         self.state: State = restored.tree if restored else job.initial_state()
         self.record = Record(job.directory / "record.jsonl", job.header(), step=self.start)
         self.waiting: _Update | None = None
+        self.last_update: dict[str, float] = {}
         self.began_s = self.last_row_s = hooks.clock()
         self.last_row_step = self.start
 
@@ -108,7 +114,7 @@ class Loop:
         try:
             return self._run()
         except _Diverged as reason:
-            return self._diverged(str(reason))
+            return self._diverged(reason)
         finally:
             self.store.close()
             self.record.close()
@@ -151,6 +157,13 @@ class Loop:
         )
         previous, self.waiting = self.waiting, _Update(step + 1, rate, metrics)
         self._write(previous)
+        if step == self.start:
+            jax.block_until_ready(metrics)  # compiling is no part of the speed
+            self._restart_clock(step + 1)
+
+    def _restart_clock(self, step: int) -> None:
+        """Leave what came before this step out of the next row's speed."""
+        self.last_row_s, self.last_row_step = self.hooks.clock(), step
 
     def _write_waiting(self) -> None:
         waiting, self.waiting = self.waiting, None
@@ -162,12 +175,15 @@ class Loop:
             return
         job = self.job
         loss = float(update.metrics["loss_nats_per_token"])
+        self.last_update = {"training_loss_nats_per_token": loss, "learning_rate": update.rate}
         grad_norm = float(update.metrics["grad_norm"])
+        self.last_update["grad_norm"] = grad_norm
         limit = job.run.train.explode_factor * job.uniform_nats_per_token
         if not (math.isfinite(loss) and math.isfinite(grad_norm)) or loss > limit:
             raise _Diverged(
-                f"step {update.step}: loss {loss:.4g} nats/token (limit {limit:.4g}), learning "
-                f"rate {update.rate:.4g}, gradient norm {grad_norm:.4g}"
+                update.step,
+                f"loss {loss:.4g} nats/token (limit {limit:.4g}), learning "
+                f"rate {update.rate:.4g}, gradient norm {grad_norm:.4g}",
             )
         if update.step % job.run.train.log_every_steps == 0 or update.step == job.total_steps:
             row = {
@@ -194,7 +210,7 @@ class Loop:
             step_s = (now_s - self.last_row_s) / max(1, step - self.last_row_step)
             self.last_row_s, self.last_row_step = now_s, step
             devices = job.layout.mesh.devices.flat
-            peak = PEAK_FLOPS_PER_S.get(devices[0].device_kind)
+            peak = counts.PEAK_FLOPS_PER_S.get(devices[0].device_kind)
             flops_per_s = job.tokens_per_step * job.flops_per_token.total / step_s
             clock["step_s"] = round(step_s, 6)
             clock["tokens_per_s"] = round(job.tokens_per_step / step_s, 1)
@@ -220,9 +236,10 @@ class Loop:
         )
         loss = raw.row()["loss_nats_per_token"]
         if not math.isfinite(loss):
-            raise _Diverged(f"step {step}: validation loss {loss} nats/token")
+            raise _Diverged(step, f"validation loss {loss} nats/token")
         self.hooks.progress(Progress(step, self.job.total_steps, loss, evaluated=True))
-        return {**raw.row(), "tokens": step * self.job.tokens_per_step, "weights": "raw"}
+        self._restart_clock(step)
+        return {**raw.row(), "weights": "raw"}
 
     def _evaluation(self, params: Any) -> Evaluation:
         job = self.job
@@ -236,8 +253,25 @@ class Loop:
     def _save(self, step: int, metrics: dict[str, Any]) -> None:
         self._write_waiting()
         self.record.sync()
-        self.store.save(step, self.state, metrics=metrics)
+        self.store.save(step, self.state, metrics={**self._progress_at(step), **metrics})
         self.saved_step = step
+        self._restart_clock(step)
+
+    def _progress_at(self, step: int) -> dict[str, Any]:
+        """What stands beside every checkpoint: sizes, counts so far, the last update's numbers."""
+        job = self.job
+        tokens = step * job.tokens_per_step
+        roles = {
+            "params": counts.parameters(job.sizes),
+            "training_flops_per_token": job.flops_per_token,
+        }
+        by_role = {
+            f"{kind}_{role}": count
+            for kind, found in roles.items()
+            for role, count in dataclasses.asdict(found).items()
+        }
+        total_flops = tokens * job.flops_per_token.total
+        return {"tokens": tokens, "flops": total_flops, **by_role, **self.last_update}
 
     def _interrupted(self, step: int) -> Outcome:
         self._write_waiting()
@@ -246,14 +280,13 @@ class Loop:
         self.store.wait()
         return Outcome(Status.INTERRUPTED, step, f"saved at step {step}")
 
-    def _diverged(self, reason: str) -> Outcome:
+    def _diverged(self, reason: _Diverged) -> Outcome:
         self.store.wait()
         good = self.store.steps()
         kept = f"the last good checkpoint is step {good[-1]}" if good else "no checkpoint was saved"
         message = f"diverged at {reason}; {kept}"
-        step = self.last_row_step
-        self._end(Status.DIVERGED, step, reason=message)
-        return Outcome(Status.DIVERGED, step, message)
+        self._end(Status.DIVERGED, reason.step, reason=message)
+        return Outcome(Status.DIVERGED, reason.step, message)
 
     def _end(self, status: Status, step: int, **fields: Any) -> None:
         clock = {"elapsed_s": round(self.hooks.clock() - self.began_s, 3)}

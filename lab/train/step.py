@@ -44,9 +44,11 @@ def make_steps(
     width: int,
 ) -> Steps:
     """Compile-on-first-use steps under a layout; the rate is an argument, not a constant."""
+    mesh = layout.abstract_mesh
 
     def train(state: State, batch: Batch, key: jax.Array, rate: jax.Array):
-        loss, grads = jax.value_and_grad(mean_nats_per_token)(state["params"], batch, key)
+        with jax.sharding.use_abstract_mesh(mesh):
+            loss, grads = jax.value_and_grad(mean_nats_per_token)(state["params"], batch, key)
         updates, opt = transform.update(grads, state["opt"], state["params"])
         params = apply_update(state["params"], updates, rate, optimizer=optimizer, width=width)
         ema = state["ema"]
@@ -56,7 +58,8 @@ def make_steps(
         return {"params": params, "opt": opt, "ema": ema, "step": state["step"] + 1}, metrics
 
     def evaluate(params: Any, batch: Batch) -> jax.Array:
-        return params.nats_per_image(batch["codes"], batch["label"], None)
+        with jax.sharding.use_abstract_mesh(mesh):
+            return params.nats_per_image(batch["codes"], batch["label"], None)
 
     whole, rows = layout.replicated(), layout.batch_sharding()
     return Steps(

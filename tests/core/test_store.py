@@ -95,6 +95,19 @@ def test_modules_and_optimiser_states_come_back_bit_for_bit(tmp_path):
     assert type(restored.tree["host"]) is np.ndarray and restored.tree["host"].dtype == np.float64
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "int16", "float32", "int32", "uint32"])
+def test_every_bit_pattern_comes_back(tmp_path, dtype):
+    """All of 16 bits, and random ones of 32: NaN payloads, subnormals, -0.0."""
+    rng = np.random.default_rng(0)
+    wide = rng.integers(0, 2**32, 1000, dtype=np.uint32)
+    kind = np.dtype(jnp.dtype(dtype))
+    values = (np.arange(2**16, dtype=np.uint16) if kind.itemsize == 2 else wide).view(kind)
+    state = {"host": values, "device": jax.device_put(values), "scalar": values[-1:].reshape(())}
+    with Store(tmp_path, keep_last=1) as opened:
+        opened.save(1, state, metrics={})
+        assert_same(opened.restore(state).tree, state)
+
+
 def meshes():
     mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=(AxisType.Auto, AxisType.Auto))
     specs = [PartitionSpec(), PartitionSpec("data", "model"), PartitionSpec(None, "data")]
@@ -236,12 +249,21 @@ def test_a_write_that_the_system_refuses_is_one_line(tmp_path):
         ({"k": jax.eval_shape(lambda: jax.random.key(0))}, 'leaf "k" is of key<fry>: only plain'),
         ({"a/b": np.ones(1), "a": {"b": np.ones(1)}}, 'leaf "a/b": two leaves'),
         ({"a": np.ones((0, 3))}, "step 1: the tree holds no values"),
+        ({"w": np.ones(2, ">f4")}, 'leaf "w" is of >f4: only native byte order'),
     ],
 )
 def test_what_cannot_be_saved_is_refused_by_name(tmp_path, bad, message):
     with Store(tmp_path, keep_last=1) as opened:
         with pytest.raises(LabError, match=message):
             opened.save(1, bad, metrics={})
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_step_below_zero_is_refused(tmp_path):
+    """Its folder would be no step to any listing."""
+    with Store(tmp_path, keep_last=1) as opened:
+        with pytest.raises(LabError, match="step -1: 0 or more is expected"):
+            opened.save(-1, tree(0), metrics={})
     assert os.listdir(tmp_path) == []
 
 
@@ -391,6 +413,8 @@ def test_another_tree_is_an_error_and_no_damage(tmp_path, like, message):
         opened.save(2, tree(2), metrics={})
         with pytest.raises(LabError, match=f"2: the checkpoint is of another tree: {message}"):
             opened.restore(like)
+        assert sorted(os.listdir(tmp_path)) == ["1", "2"]
+        assert opened.restore(tree(0)).step == 2  # and it is not held to be damaged
 
 
 # Killed processes, directories that refuse.

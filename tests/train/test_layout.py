@@ -77,3 +77,8 @@ def test_a_step_lowers_for_a_pod_of_256_chips(layout, size):
     state = abstract_with_shardings(bare, shardings)
     text = steps.train.trace(state, batch, key, rate).lower(lowering_platforms=("tpu",)).as_text()
     assert "num_partitions = 256" in text
+    axis = "data" if layout == "ddp" else "fsdp"
+    constrained = [line for line in text.splitlines() if "sharding_constraint" in line]
+    assert any(f'[{{"{axis}"}}, {{}}' in line for line in constrained), (
+        "activations follow the batch"
+    )

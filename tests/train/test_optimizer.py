@@ -103,6 +103,7 @@ def coordinate_sizes(rule, width):
             "model.heads": width // 16,
             "model.mlp_hidden": width * 3,
             "model.init": rule if rule == "mup" else "normal",
+            "model.init_std": 0.3 if rule == "mup" else 0.02,
             "optimizer.width_rule": rule,
             "optimizer.base_width": 32,
         },

@@ -1,0 +1,55 @@
+"""What runs of one law must share: the config without its sizes, its length and its place."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from analysis.errors import AnalysisError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# What a ladder varies (sizes, tokens, seed), and what changes no number (labels, places).
+FREE = {"name", "study", "seed", "train.duration"}
+FREE |= {f"model.{field}" for field in ("size", "depth", "width", "heads", "mlp_hidden")}
+FREE |= {"data.manual_dir", "data.data_dir"}
+FREE_SECTIONS = ("execution.",)
+
+
+def recipe(config: Mapping[str, object]) -> dict[str, str]:
+    """Field by dotted path, as JSON text; empty where the run has no config."""
+    flat: dict[str, str] = {}
+
+    def walk(section: Mapping[str, object], prefix: str) -> None:
+        for name, value in section.items():
+            path = f"{prefix}{name}"
+            if isinstance(value, Mapping):
+                walk(value, f"{path}.")
+            elif path not in FREE and not path.startswith(FREE_SECTIONS):
+                flat[path] = value if isinstance(value, str) else json.dumps(value)
+
+    walk(config, "")
+    return flat
+
+
+def add_columns(runs: pd.DataFrame, recipes: Sequence[Mapping[str, str]]) -> list[str]:
+    """Add a column for each field that differs between runs; returns their names."""
+    paths = sorted({path for found in recipes for path in found})
+    varied = [path for path in paths if len({found.get(path, "") for found in recipes}) > 1]
+    for path in varied:
+        runs[path] = [found.get(path, "") for found in recipes]
+    return varied
+
+
+def refuse_varied(runs: pd.DataFrame, columns: Sequence[str], source: str) -> None:
+    """Refuse to mix recipes: a law is of runs that differ in size and data alone."""
+    for column in columns:
+        values = runs.groupby(column, sort=True)["name"].first()
+        if len(values) > 1:
+            found = ", ".join(f"{value} (as in {name})" for value, name in list(values.items())[:3])
+            raise AnalysisError(
+                f"{source}: {column} differs: {found}; a law is of runs that share all but size, "
+                f"data and seed: choose one with where={{{column!r}: ...}} (--where {column}=...)"
+            )
