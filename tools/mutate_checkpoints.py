@@ -114,15 +114,14 @@ def damage(
 
 def mutate(directory: Path, mutation: Mutation, rng: random.Random) -> str:
     """Apply `mutation` to a random file of the newer step (a swap: with one of either step)."""
-    files = sorted(path for path in (directory / str(NEWER)).rglob("*") if path.is_file())
+    files = _files(directory / str(NEWER))
     file = rng.choice(files)
     content = bytearray(file.read_bytes())
     match mutation:
         case Mutation.DELETE:
             file.unlink()
         case Mutation.SWAP:
-            older = sorted(path for path in (directory / str(OLDER)).rglob("*") if path.is_file())
-            other = rng.choice(rng.choice([files, older]))
+            other = rng.choice(rng.choice([files, _files(directory / str(OLDER))]))
             file.write_bytes(other.read_bytes())
             other.write_bytes(content)
         case Mutation.TRUNCATE:
@@ -134,6 +133,12 @@ def mutate(directory: Path, mutation: Mutation, rng: random.Random) -> str:
                 content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
             file.write_bytes(content)
     return file.relative_to(directory).as_posix()
+
+
+def _files(folder: Path) -> list[Path]:
+    """All files, by size: TensorStore names some at random, and a seed must mean the same."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return sorted(files, key=lambda path: (path.stat().st_size, path))
 
 
 def outcome(directory: Path, trees: dict[int, Any]) -> tuple[Outcome, str]:

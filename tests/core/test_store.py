@@ -143,6 +143,26 @@ def test_buffers_may_be_donated_and_overwritten_at_once(tmp_path):
         assert_same(opened.restore(expected).tree, expected)
 
 
+def test_a_restored_buffer_is_no_view_of_host_memory(tmp_path, monkeypatch):
+    """An array aligned to 64 bytes is what the CPU backend would take over without a copy."""
+    held, real = {}, store._read_arrays
+
+    def aligned(folder, found):
+        for path, array in real(folder, found).items():
+            room = np.empty(array.nbytes + 64, np.uint8)
+            start = -room.ctypes.data % 64
+            held[path] = room[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+            held[path][...] = array
+        return held
+
+    monkeypatch.setattr(store, "_read_arrays", aligned)
+    with Store(tmp_path, keep_last=1) as opened:
+        opened.save(1, {"w": jnp.arange(4096.0)}, metrics={})
+        restored = opened.restore({"w": jax.ShapeDtypeStruct((4096,), jnp.float32)}).tree
+    held["w"][:] = -1.0
+    assert_same(restored, {"w": jnp.arange(4096.0)})
+
+
 def test_metrics_lie_beside_the_arrays(tmp_path):
     with Store(tmp_path, keep_last=1) as opened:
         metrics = {"loss": 2.5, "tokens": 3, "split": "validation", "bad": float("nan")}

@@ -19,6 +19,8 @@ def test_no_mutation_restores_wrong_values(tmp_path, as_large):
     table = run(60, seed=1, directory=tmp_path, as_large=as_large)
     assert table.total() == 60
     assert not [key for key in table if key[1] in BAD]
+    # Only a swap damages the older step too: all else must find it.
+    assert {key[0] for key in table if key[1] is Outcome.STOPPED} <= {Mutation.SWAP}
     # The test would prove nothing if the mutations touched nothing that is read.
     for mutation in Mutation:
         assert table[mutation, Outcome.FELL_BACK] + table[mutation, Outcome.STOPPED] > 0
@@ -90,4 +92,7 @@ def test_the_command_gives_its_counts_as_json():
 @pytest.mark.parametrize("as_large", [[], ["--as-large"]])
 def test_no_mutation_of_a_thousand_is_bad(as_large):
     result = command("--mutations", "1000", "--seed", "0", "--json", *as_large)
-    assert (result.returncode, json.loads(result.stdout)["bad"]) == (0, [])
+    content = json.loads(result.stdout)
+    assert (result.returncode, content["bad"]) == (0, [])
+    stopped = {kind for kind, row in content["counts"].items() if row[Outcome.STOPPED]}
+    assert stopped <= {Mutation.SWAP}
