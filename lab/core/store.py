@@ -358,11 +358,10 @@ def _place(arrays: list[np.ndarray], like: list[Any]) -> list[Any]:
 
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     on_device = [i for i, leaf in enumerate(like) if hasattr(leaf, "sharding")]
-    # Never alias: the training step donates these buffers.
+    # On a CPU these may lie in the memory of the numpy arrays (may_alias=False does not prevent
+    # it). A step that donates them is safe: XLA copies such a buffer, and never writes into it.
     placed = jax.device_put(
-        [arrays[i] for i in on_device],
-        [like[i].sharding or here for i in on_device],
-        may_alias=False,
+        [arrays[i] for i in on_device], [like[i].sharding or here for i in on_device]
     )
     leaves: list[Any] = list(arrays)
     for i, leaf in zip(on_device, placed, strict=True):

@@ -10,6 +10,7 @@ import time
 from lab.launch.door import ROOT
 
 TINY = [
+    "--config.optimizer.warmup=1 steps",
     "--config.train.batch_size=8",
     "--config.tokenizer.resolution=2",
     "--config.data.train_examples=64",
