@@ -37,7 +37,9 @@ def _fitting(parser: argparse.ArgumentParser) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m analysis", description="Fit, extrapolate and report the laws of a study."
+        prog="python -m analysis",
+        description="Fit, extrapolate and report the laws of a study.",
+        epilog="example: python -m analysis report runs/first_ladder_dead_leaves",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
