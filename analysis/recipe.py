@@ -45,11 +45,19 @@ def add_columns(runs: pd.DataFrame, recipes: Sequence[Mapping[str, str]]) -> lis
 
 def refuse_varied(runs: pd.DataFrame, columns: Sequence[str], source: str) -> None:
     """Refuse to mix recipes: a law is of runs that differ in size and data alone."""
+    rule = "a law is of runs that share all but size, data and seed: "
     for column in columns:
-        values = runs.groupby(column, sort=True)["name"].first()
-        if len(values) > 1:
-            found = ", ".join(f"{value} (as in {name})" for value, name in list(values.items())[:3])
-            raise AnalysisError(
-                f"{source}: {column} differs: {found}; a law is of runs that share all but size, "
-                f"data and seed: choose one with where={{{column!r}: ...}} (--where {column}=...)"
-            )
+        refuse_mixed(runs, column, source=source, problem=f"{column} differs", rule=rule)
+
+
+def refuse_mixed(
+    runs: pd.DataFrame, column: str, *, source: str, problem: str, rule: str = ""
+) -> None:
+    """Refuse runs that have more than one value in a column, and say how to choose one."""
+    values = runs.groupby(column, sort=True)["name"].first()
+    if len(values) > 1:
+        found = ", ".join(f"{value} (as in {name})" for value, name in list(values.items())[:3])
+        raise AnalysisError(
+            f"{source}: {problem}: {found}; "
+            f"{rule}choose one with where={{{column!r}: ...}} (--where {column}=...)"
+        )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analysis.errors import AnalysisError
-from analysis.recipe import add_columns, refuse_varied
+from analysis.recipe import add_columns, refuse_mixed, refuse_varied
 from analysis.records import LeftOut, Run, number, read_run, record_paths
 from analysis.records import field as row_field
 
@@ -155,13 +155,8 @@ COMPARABLE = {
 
 def _refuse_incomparable(runs: pd.DataFrame, source: str) -> None:
     for column, what in COMPARABLE.items():
-        values = runs.groupby(column, sort=True)["name"].first()
-        if len(values) > 1:
-            found = ", ".join(f"{value} (as in {name})" for value, name in list(values.items())[:3])
-            raise AnalysisError(
-                f"{source}: losses are not comparable, {what} differ: {found}; "
-                f"choose one with where={{{column!r}: ...}} (--where {column}=...)"
-            )
+        problem = f"losses are not comparable, {what} differ"
+        refuse_mixed(runs, column, source=source, problem=problem)
 
 
 def _refuse_duplicates(runs: pd.DataFrame, source: str) -> None:

@@ -8,6 +8,7 @@ import pytest
 from analysis import read_runs
 from analysis.errors import AnalysisError
 from lab.core import counts
+from lab.launch.runner import write_config
 from lab.models import families
 from tests.train.jobs import job, train
 
@@ -74,3 +75,17 @@ def test_a_checkpoint_that_contradicts_the_record_is_refused(tmp_path):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(AnalysisError):
         read_runs(tmp_path / "default")
+
+
+def test_runs_of_two_learning_rates_are_no_ladder(tmp_path):
+    """A law of mixed recipes is refused by the field's name, and `where` chooses one."""
+    for size, rate in (("s1", 0.006), ("s2", 0.006), ("s3", 0.05)):
+        made = job(
+            tmp_path, devices=1, size=size, **{"name": size, "optimizer.learning_rate": rate}
+        )
+        train(made)
+        write_config(made.directory, made.run)
+    with pytest.raises(AnalysisError, match=r"optimizer\.learning_rate differs: 0\.006 .* 0\.05"):
+        read_runs(tmp_path / "default")
+    table = read_runs(tmp_path / "default", where={"optimizer.learning_rate": 0.006})
+    assert sorted(table.runs["name"]) == ["s1", "s2"]
