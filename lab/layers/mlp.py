@@ -18,8 +18,3 @@ class SwiGLU(nnx.Module):
 
     def __call__(self, x_BTD: jax.Array) -> jax.Array:
         return linear(jax.nn.silu(linear(x_BTD, self.gate)) * linear(x_BTD, self.up), self.down)
-
-
-def swiglu_hidden(width: int, *, multiple: int) -> int:
-    """Two thirds of four widths, rounded up to a multiple (Llama's rule)."""
-    return -(-int(2 * 4 * width / 3) // multiple) * multiple

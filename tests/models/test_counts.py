@@ -101,3 +101,13 @@ def test_forward_flops_by_hand():
     assert flops.attention == (2 * 2 + 2 * 2) * 2.5
     assert flops.head == 2 * 2 * 5
     assert counts.training_flops_per_token(sizes, causal=True).total == 3 * flops.total
+
+
+@pytest.mark.parametrize(
+    ("width", "hidden"),
+    [(768, 2048), (1024, 2816), (1280, 3584), (1536, 4096), (1792, 4864), (2560, 6912)],
+)
+def test_published_swiglu_widths(width, hidden):
+    """Two thirds of four widths, rounded up to a multiple of 256 (Llama's rule), as published."""
+    (size,) = [s for s in families.ELM_SIZES.values() if s.width == width]
+    assert size.mlp_hidden == hidden == math.ceil(int(2 * 4 * width / 3) / 256) * 256
