@@ -20,8 +20,7 @@ from lab.data.recipe import Recipe
 def prepare(recipe: Recipe, data_dir: pathlib.Path) -> Any:
     """The prepared TFDS builder. A kill leaves nothing that loads; a second process waits."""
     with _quiet():
-        builder = recipe.make_builder(data_dir)
-        final = pathlib.Path(builder.data_dir)
+        final = pathlib.Path(recipe.make_builder(data_dir).data_dir)
         if not final.exists():
             with _made_under_lock(data_dir, final) as workshop:
                 if not final.exists():
@@ -29,7 +28,8 @@ def prepare(recipe: Recipe, data_dir: pathlib.Path) -> Any:
                     _download_and_prepare(draft, recipe, data_dir / "downloads")
                     final.parent.mkdir(parents=True, exist_ok=True)
                     os.replace(draft.data_dir, final)
-            builder = recipe.make_builder(data_dir)
+        # A builder reads what is stored when it is made: the first one may be older than the data.
+        builder = recipe.make_builder(data_dir)
     _check_format(builder)
     return builder
 
@@ -47,14 +47,19 @@ def _check_format(builder: Any) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """TFDS warns of a configuration that was made from arguments."""
+    """TFDS warns of a configuration made from arguments, and leaves a temporary folder behind each
+    builder without data: it makes one before it looks whether its bucket is in use (it is not)."""
+    from tensorflow_datasets.core.dataset_info import DatasetInfo
+
     logger = logging.getLogger("absl")
-    level = logger.level
+    level, from_bucket = logger.level, DatasetInfo.initialize_from_bucket
     logger.setLevel(logging.ERROR)
+    DatasetInfo.initialize_from_bucket = lambda self: None  # pyrefly: ignore
     try:
         yield
     finally:
         logger.setLevel(level)
+        DatasetInfo.initialize_from_bucket = from_bucket
 
 
 @contextlib.contextmanager

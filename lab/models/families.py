@@ -39,18 +39,17 @@ class Family:
 
 
 # ELM's published sizes (its code, `ar_model.py`): 64 features a head, SwiGLU's two thirds of four
-# widths rounded up to 256. The small sizes have 16 features a head (8 in the first) and stay
-# near the published ratio of width to depth (32 to 64) as far as whole layers allow: one layer of
-# 8 to 48, then 24 to 32 a layer.
+# widths rounded up to 256. The small sizes keep the published ratio of width to depth (32 to 64)
+# and round to 8; they have 16 features a head (20 in s2).
 ELM_SIZES = {
-    "s1": Size(1, 8, 1, 24),
-    "s2": Size(1, 16, 1, 48),
-    "s3": Size(1, 32, 2, 88),
-    "s4": Size(1, 48, 3, 128),
-    "s5": Size(2, 48, 3, 128),
-    "s6": Size(2, 64, 4, 176),
-    "s7": Size(2, 80, 5, 216),
-    "s8": Size(3, 96, 6, 256),
+    "s1": Size(1, 32, 2, 88),
+    "s2": Size(1, 40, 2, 112),
+    "s3": Size(1, 48, 3, 128),
+    "s4": Size(1, 64, 4, 176),
+    "s5": Size(2, 64, 4, 176),
+    "s6": Size(2, 80, 5, 216),
+    "s7": Size(3, 96, 6, 256),
+    "s8": Size(3, 112, 7, 304),
     "s9": Size(4, 128, 8, 344),
     "s10": Size(5, 160, 10, 432),
     "s11": Size(6, 192, 12, 512),

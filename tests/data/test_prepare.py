@@ -4,6 +4,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import numpy as np
@@ -12,7 +13,7 @@ import tensorflow_datasets as tfds
 
 from lab.core.errors import LabError
 from lab.data import sources
-from lab.data.prepare import default_data_dir, default_manual_dir
+from lab.data.prepare import default_data_dir, default_manual_dir, prepare
 from lab.data.recipe import Recipe
 from lab.data.sources import open_source, source_names, split_spans, stored_split
 
@@ -175,6 +176,29 @@ def test_data_in_another_format_are_refused(array_images, tmp_path):
     info.write_text(info.read_text().replace("array_record", "tfrecord"))
     with pytest.raises(LabError, match="1.0.0: stored as tfrecord; allowed: array_record"):
         open_source("x", split="train", data_dir=tmp_path)
+
+
+def test_data_that_appear_after_the_first_look_are_read_from_the_disk(tmp_path):
+    """Another process may finish between the making of the builder and the look at the folder."""
+    calm = Recipe(make_builder=lambda folder: ArrayImages(data_dir=folder), provenance=None)
+    made = []
+
+    def raced(folder):
+        made.append(ArrayImages(data_dir=folder))
+        if len(made) == 1:
+            prepare(calm, folder)
+        return made[-1]
+
+    builder = prepare(Recipe(make_builder=raced, provenance=None), tmp_path)
+    assert builder.info.file_format.value == "array_record"
+    assert builder.info.splits["train"].num_examples == 20
+
+
+def test_making_a_builder_leaves_no_temporary_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
+    (tmp_path / "scratch").mkdir()
+    prepare(Recipe(make_builder=lambda f: ArrayImages(data_dir=f), provenance=None), tmp_path)
+    assert list((tmp_path / "scratch").iterdir()) == []
 
 
 def test_held_out_images_are_not_trained_on():
