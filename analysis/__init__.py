@@ -16,11 +16,12 @@ import types
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from analysis.compare import Comparison as Comparison
+    from analysis.compare import compare as compare
+    from analysis.design import next_runs as next_runs
     from analysis.differences import neighbours as neighbours
     from analysis.differences import paired as paired
     from analysis.errors import AnalysisError as AnalysisError
-    from analysis.estimate import Huber as Huber
-    from analysis.estimate import Squares as Squares
     from analysis.estimate import Status as Status
     from analysis.fit import Fit as Fit
     from analysis.fit import fit as fit
@@ -28,22 +29,46 @@ if TYPE_CHECKING:
     from analysis.forecast import forecast as forecast
     from analysis.forecast import freeze as freeze
     from analysis.forecast import verify as verify
+    from analysis.forms import form_named as form_named
+    from analysis.forms import named_forms as named_forms
     from analysis.forms import power as power
     from analysis.forms import power_floor as power_floor
     from analysis.forms import separable as separable
+    from analysis.forms import skaling as skaling
+    from analysis.importers import import_runs as import_runs
+    from analysis.losses import Asymmetric as Asymmetric
+    from analysis.losses import Huber as Huber
+    from analysis.losses import Lad as Lad
+    from analysis.losses import SoftL1 as SoftL1
+    from analysis.losses import Squares as Squares
+    from analysis.optimum import Optimum as Optimum
+    from analysis.optimum import optimum as optimum
+    from analysis.plan import Plan as Plan
+    from analysis.plan import PlanStatus as PlanStatus
     from analysis.report import write_report as write_report
+    from analysis.run_table import read_table as read_table
+    from analysis.run_table import write_table as write_table
+    from analysis.sensitivity import sensitivity as sensitivity
     from analysis.table import Table as Table
     from analysis.table import from_frame as from_frame
     from analysis.table import read_csv as read_csv
     from analysis.table import read_runs as read_runs
 
 _HOME = {
+    "compare": ("Comparison", "compare"),
+    "design": ("next_runs",),
+    "importers": ("import_runs",),
+    "optimum": ("Optimum", "optimum"),
+    "plan": ("Plan", "PlanStatus"),
+    "run_table": ("read_table", "write_table"),
+    "sensitivity": ("sensitivity",),
     "differences": ("neighbours", "paired"),
     "errors": ("AnalysisError",),
-    "estimate": ("Huber", "Squares", "Status"),
+    "estimate": ("Status",),
     "fit": ("Fit", "fit"),
     "forecast": ("Forecast", "forecast", "freeze", "verify"),
-    "forms": ("power", "power_floor", "separable"),
+    "forms": ("form_named", "named_forms", "power", "power_floor", "separable", "skaling"),
+    "losses": ("Asymmetric", "Huber", "Lad", "SoftL1", "Squares"),
     "report": ("write_report",),
     "table": ("Table", "from_frame", "read_csv", "read_runs"),
 }

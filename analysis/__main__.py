@@ -1,4 +1,4 @@
-"""python -m analysis table|fit|forecast|verify|report DIR."""
+"""python -m analysis table|fit|compare|forecast|optimum|next|verify|report DIR, import FILE."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ from typing import TYPE_CHECKING
 from analysis.errors import AnalysisError
 
 if TYPE_CHECKING:
-    from analysis.estimate import Loss
+    from analysis.compare import Comparison
+    from analysis.fit import Fit
+    from analysis.losses import Loss
     from analysis.table import Table
 
 CONVENTIONS = ("blocks", "blocks+head", "total")
 FORECAST_FILE = "forecast.json"
+AVERAGE = "average"
 
 
 def _common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("directory", metavar="DIR", help="a study, or one run, or a tree of them")
-    parser.add_argument("--convention", choices=CONVENTIONS, default="blocks", help="what N counts")
+    parser.add_argument("directory", metavar="DIR", help="a study, a run, or a table of import")
+    parser.add_argument("--convention", choices=CONVENTIONS, help="what N counts (blocks)")
     parser.add_argument(
         "--where", action="append", default=[], metavar="COLUMN=VALUE", help="keep these runs only"
     )
@@ -30,8 +33,10 @@ def _common(parser: argparse.ArgumentParser) -> None:
 
 
 def _fitting(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--loss", choices=("huber", "squares"), default="huber")
-    parser.add_argument("--delta", type=float, default=1e-3, help="Huber's delta in log units")
+    parser.add_argument(
+        "--loss", choices=("huber", "squares", "soft_l1", "lad", "asymmetric"), default="huber"
+    )
+    parser.add_argument("--delta", type=float, help="of the loss, in log units (huber: 1e-3)")
     parser.add_argument("--level", type=float, default=0.9, help="level of the intervals")
 
 
@@ -60,7 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     _fitting(found)
     example = "runs/first_ladder --n 331776 --freeze runs/first_ladder/forecast.json"
     found = command("forecast", "forecast a run that is not trained yet", example)
-    found.add_argument("--form", default="power_floor_N")
+    found.add_argument(
+        "--form", default="power_floor_N", help='a law, or "average" of all that fit the table'
+    )
     for name, what in (("n", "parameters"), ("d", "tokens"), ("c", "FLOPs")):
         found.add_argument(f"--{name}", type=float, help=f"{what} of the new run")
     found.add_argument(
@@ -79,7 +86,32 @@ def _parser() -> argparse.ArgumentParser:
         "--frozen", metavar="PATH", help=f"default DIR/{FORECAST_FILE} if it is there"
     )
     _fitting(found)
+    _add_studies(command)
+    _add_import(commands)
     return parser
+
+
+def _add_studies(command: Callable[[str, str, str], argparse.ArgumentParser]) -> None:
+    """Commands with a file of their own."""
+    from analysis import compare_command, next_command, optimum_command
+
+    compare_command.add_arguments(command("compare", compare_command.SAY, compare_command.EXAMPLE))
+    optimum_command.add_arguments(command("optimum", optimum_command.SAY, optimum_command.EXAMPLE))
+    example = "runs/first_ladder --form separable --target N=1e6,D=2e7 --budget 1e14"
+    found = command("next", "rank what to run next for one forecast", example)
+    next_command.add_arguments(found)
+    _fitting(found)
+
+
+def _add_import(commands: argparse._SubParsersAction) -> None:
+    from analysis import importers
+    from analysis.columns import EXAMPLE
+
+    text = "make a table of the runs that another tool recorded"
+    example = f"runs.csv --kind wandb --columns {EXAMPLE} --output table.csv"
+    example = f"example: python -m analysis import {example}"
+    found = commands.add_parser("import", help=text, description=text, epilog=example)
+    importers.add_arguments(found)
 
 
 def _pins(parser: argparse.ArgumentParser) -> None:
@@ -106,16 +138,27 @@ def _pinned(options: argparse.Namespace) -> dict[str, float]:
 
 
 def _table(options: argparse.Namespace) -> Table:
+    where = _pairs(options.where, "--where")
+    if Path(options.directory).suffix == ".csv":
+        from analysis.run_table import read_table
+
+        if options.weights:
+            raise AnalysisError(f"{options.directory}: --weights is for run directories")
+        return read_table(options.directory, where=where, convention=options.convention)
     from analysis.table import read_runs
 
-    where = _pairs(options.where, "--where")
-    return read_runs(
-        options.directory, convention=options.convention, where=where, weights=options.weights
-    )
+    convention = options.convention or CONVENTIONS[0]
+    return read_runs(options.directory, convention=convention, where=where, weights=options.weights)
+
+
+def _beside(options: argparse.Namespace, name: str) -> Path:
+    """A file in the study, or beside the table."""
+    path = Path(options.directory)
+    return (path.parent if path.suffix == ".csv" else path) / name
 
 
 def _loss(options: argparse.Namespace) -> Loss:
-    from analysis.fit import loss_named
+    from analysis.losses import loss_named
 
     return loss_named(options.loss, options.delta)
 
@@ -140,20 +183,21 @@ def _show_runs(table: Table) -> None:
     from rich.table import Table as Grid
     from rich.text import Text
 
-    title = f"{table.source}: N counts {table.convention}; losses in nats/token"
+    title = f"{table.source}: N counts {table.convention}; losses in {table.loss_unit}"
     grid = Grid(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for index, head in enumerate(("run", "N", "D tokens", "C FLOPs", "loss", "± SE", "bits/dim")):
+    shown = {
+        "N": ("N", ",.0f"),
+        "D_tokens": ("D tokens", ",.0f"),
+        "C_flops": ("C FLOPs", ".2e"),
+        table.loss_column: ("loss", ".4f"),
+        table.loss_column.replace("loss_", "loss_se_", 1): ("± SE", ".4f"),
+        "bits_per_dim": ("bits/dim", ".4f"),
+    }
+    columns = [name for name in shown if name in table.runs]
+    for index, head in enumerate(("run", *(shown[name][0] for name in columns))):
         grid.add_column(head, justify="right" if index else "left", no_wrap=True)
-    for run in table.runs.itertuples():
-        cells = (
-            str(run.name),
-            f"{run.N:,.0f}",
-            f"{run.D_tokens:,.0f}",
-            f"{run.C_flops:.2e}",
-            f"{run.loss_nats_per_token:.4f}",
-            f"{run.loss_se_nats_per_token:.4f}",
-            f"{run.bits_per_dim:.4f}",
-        )
+    for _, run in table.runs.iterrows():
+        cells = (str(run["name"]), *(format(run[name], shown[name][1]) for name in columns))
         grid.add_row(*map(Text, cells))
     Console().print(grid)
 
@@ -173,12 +217,12 @@ def _run_table(options: argparse.Namespace) -> None:
 
 def _run_fit(options: argparse.Namespace) -> None:
     from analysis.fit import fit
-    from analysis.laws import Law, ladder_of, standard_laws
+    from analysis.laws import Law, standard_laws
 
     table, loss = _table(options), _loss(options)
     pinned = _pinned(options)
     if options.form:
-        used = ladder_of(table) if options.form != "separable" else table
+        used = _points_for(options.form, table)
         made = fit(options.form, used, loss=loss, pinned=pinned, level=options.level)
         laws = (Law(options.form, made),)
     elif pinned:
@@ -192,23 +236,45 @@ def _run_fit(options: argparse.Namespace) -> None:
         _say(law.fit.summary() if law.fit else f"{law.title}: {law.problem}")
         if law.fit and law.fit.table.not_used:
             _say(f"  not used (another D): {', '.join(law.fit.table.not_used)}")
-    largest = 4 * table.variable("N").max()
-    _next(options, f"forecast {options.directory} --n {largest:.0f}")
+    if "N" in table.runs:
+        largest = 4 * table.variable("N").max()
+        _next(options, f"forecast {options.directory} --n {largest:.0f}")
+
+
+def _points_for(form: str, table: Table) -> Table:
+    """All runs for a law of N and D; for a law of one variable those at one D."""
+    from analysis.forms import form_named
+    from analysis.laws import ladder_of
+
+    return table if len(form_named(form).variables) > 1 else ladder_of(table)
+
+
+def _law(options: argparse.Namespace) -> Fit | Comparison:
+    """The law that forecasts: one form, or the average of all that fit the table."""
+    from analysis.compare import compare
+    from analysis.fit import fit
+
+    table, pinned = _table(options), _pinned(options)
+    if options.form == AVERAGE:
+        if pinned:
+            raise AnalysisError(f"--pin: not with --form {AVERAGE}")
+        return compare(table, level=options.level)
+    return fit(
+        options.form,
+        _points_for(options.form, table),
+        loss=_loss(options),
+        pinned=pinned,
+        level=options.level,
+    )
 
 
 def _run_forecast(options: argparse.Namespace) -> None:
     import datetime
 
-    from analysis.fit import fit
     from analysis.forecast import as_json, forecast, freeze
-    from analysis.laws import ladder_of
     from analysis.uncertainty import Images
 
-    table = _table(options)
-    table = table if options.form == "separable" else ladder_of(table)
-    law = fit(
-        options.form, table, loss=_loss(options), pinned=_pinned(options), level=options.level
-    )
+    law = _law(options)
     images = Images(options.images)
     made = forecast(law, N=options.n, D=options.d, C=options.c, level=options.level, images=images)
     if options.freeze:
@@ -227,7 +293,7 @@ def _run_forecast(options: argparse.Namespace) -> None:
 
 
 def _frozen(options: argparse.Namespace) -> Path:
-    return Path(options.frozen or Path(options.directory) / FORECAST_FILE)
+    return Path(options.frozen or _beside(options, FORECAST_FILE))
 
 
 def _run_verify(options: argparse.Namespace) -> None:
@@ -257,7 +323,7 @@ def _run_report(options: argparse.Namespace) -> None:
     from analysis.report import write_report
 
     frozen = _frozen(options) if options.frozen or _frozen(options).is_file() else None
-    out = Path(options.out or Path(options.directory) / "report.html")
+    out = Path(options.out or _beside(options, "report.html"))
     path = write_report(
         _table(options), out, frozen=frozen, loss=_loss(options), level=options.level
     )
@@ -268,10 +334,40 @@ def _run_report(options: argparse.Namespace) -> None:
     _next(options, f"table {options.directory}")
 
 
+def _run_compare(options: argparse.Namespace) -> None:
+    from analysis.compare_command import run_compare
+
+    run_compare(options, _table(options), _say)
+    _next(options, f"forecast {options.directory} --form {AVERAGE} ...")
+
+
+def _run_optimum(options: argparse.Namespace) -> None:
+    from analysis.optimum_command import run
+
+    _say(run(options, _table(options)))
+    _next(options, f"next {options.directory} ...")
+
+
+def _run_next(options: argparse.Namespace) -> None:
+    from analysis.next_command import run_next
+
+    run_next(options, _table(options), _loss(options), _say)
+
+
+def _run_import(options: argparse.Namespace) -> None:
+    from analysis.importers import run_import
+
+    run_import(options, _say)
+
+
 RUN: dict[str, Callable[[argparse.Namespace], None]] = {
     "table": _run_table,
     "fit": _run_fit,
     "forecast": _run_forecast,
+    "compare": _run_compare,
+    "optimum": _run_optimum,
+    "next": _run_next,
+    "import": _run_import,
     "verify": _run_verify,
     "report": _run_report,
 }

@@ -10,7 +10,8 @@ import numpy as np
 
 from analysis import solver
 from analysis.errors import AnalysisError
-from analysis.forms import Form, Scale
+from analysis.form import Form, Scale
+from analysis.losses import Loss
 
 STARTS = 40
 LARGEST_CONDITION = 1e6  # of the Jacobian with unit columns
@@ -29,28 +30,6 @@ class Status(enum.Enum):
     def refused(self) -> bool:
         """True where the fit carries no numbers."""
         return self not in (Status.CONVERGED, Status.AT_BOUND)
-
-
-@dataclass(frozen=True)
-class Squares:
-    """Least squares on log residuals."""
-
-    delta: None = None
-    name: str = "least squares on log residuals"
-
-
-@dataclass(frozen=True)
-class Huber:
-    """Huber on log residuals; delta in log units, so 1e-3 is 0.1 % of the loss."""
-
-    delta: float = 1e-3
-
-    @property
-    def name(self) -> str:
-        return f"Huber (delta {self.delta:g}) on log residuals"
-
-
-Loss = Squares | Huber
 
 
 @dataclass(frozen=True)
@@ -105,7 +84,7 @@ class Estimate:
     @property
     def problem(self) -> solver.Problem:
         pinned = self.form.pin(self.pinned, self.scale)
-        return solver.Problem(self.form, self.z(self.points.x), pinned, self.loss.delta)
+        return solver.Problem(self.form, self.z(self.points.x), pinned, self.loss)
 
     def z(self, x: np.ndarray) -> np.ndarray:
         """Centred logs of variables (n, V)."""
@@ -123,12 +102,12 @@ class Estimate:
 
     @property
     def fitted_count(self) -> int:
-        return len(self.form.parameters) - len(self.pinned)
+        return _free_count(self.form, self.pinned)
 
     @property
     def moving(self) -> np.ndarray:
         """Parameters neither pinned nor at a bound, (P,) of bool."""
-        held = set(self.pinned) | set(self.at_bound)
+        held = {*self.form.constants, *self.pinned, *self.at_bound}
         return np.array([name not in held for name in self.form.parameters])
 
     def design(self, x: np.ndarray) -> np.ndarray:
@@ -136,9 +115,8 @@ class Estimate:
         return self.form.jacobian(self.require().theta, self.z(x))[:, self.moving]
 
 
-def scale_of(points: Points) -> Scale:
-    """Mean logs and the smallest log loss."""
-    return Scale(np.log(points.x).mean(axis=0), float(np.log(points.loss).min()))
+def _free_count(form: Form, pinned: Mapping[str, float]) -> int:
+    return len(form.parameters) - len({**form.constants, **pinned})
 
 
 def _condition(problem: solver.Problem, theta: np.ndarray, moving: np.ndarray, w) -> float:
@@ -173,8 +151,9 @@ def _bound_reason(limits: Mapping[str, str]) -> str:
     )
 
 
-def _refusal(form: Form, points: Points, pinned: Mapping[str, float]) -> tuple[Status, str] | None:
-    free = len(form.parameters) - len(pinned)
+def refusal(form: Form, points: Points, pinned: Mapping[str, float]) -> tuple[Status, str] | None:
+    """The status and reason where points and design cannot carry the form, or None."""
+    free = _free_count(form, pinned)
     if len(points.loss) < free + 1:
         return (
             Status.TOO_FEW_POINTS,
@@ -203,14 +182,17 @@ def estimate(
     seed: int = 0,
 ) -> Estimate:
     """Fit the form from many starts; never raises for bad data, but says so in the status."""
-    scale = scale_of(points) if len(points.loss) else Scale(np.zeros(len(form.variables)), 0.0)
+    if len(points.loss):
+        scale = form.scale(np.log(points.x), np.log(points.loss))
+    else:
+        scale = Scale(np.zeros(len(form.variables)), 0.0)
     base = (form, points, loss, dict(pinned))
-    refusal = _refusal(form, points, pinned)
-    if refusal:
-        return Estimate(*base, *refusal, scale, np.array([]))
+    refused = refusal(form, points, pinned)
+    if refused:
+        return Estimate(*base, *refused, scale, np.array([]))
     z, y = np.log(points.x) - scale.center, np.log(points.loss) - scale.log_loss
-    problem = solver.Problem(form, z, form.pin(pinned, scale), loss.delta)
-    first = form.starts(y, starts, np.random.default_rng(seed))
+    problem = solver.Problem(form, z, form.pin(pinned, scale), loss)
+    first = form.starts(z, y, starts, np.random.default_rng(seed))
     found = solver.solve(problem, y=y, w=points.weight, starts=first)
     best, agreeing = _lowest_certified(found)
     if best is None:

@@ -61,14 +61,21 @@ def _axes(width: float = SIZE[0], height: float = SIZE[1]) -> tuple[Figure, Axes
     FigureCanvasSVG(figure)
     figure.patch.set_alpha(0.0)
     axes = figure.add_subplot()
+    dress(axes)
+    return figure, axes
+
+
+def dress(axes: Axes) -> None:
+    """No background; lines, ticks and words in ink."""
     axes.patch.set_alpha(0.0)
     axes.tick_params(which="both", colors=INK, pad=4)
     axes.tick_params(which="minor", length=2)
     axes.grid(True, color=INK, alpha=0.18, linewidth=0.6)
+    axes.xaxis.label.set_color(INK)
+    axes.yaxis.label.set_color(INK)
     for side, spine in axes.spines.items():
         spine.set_color(INK)
         spine.set_visible(side in ("left", "bottom"))
-    return figure, axes
 
 
 def _label(axes: Axes, x: str, y: str) -> None:

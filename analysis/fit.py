@@ -13,8 +13,10 @@ import numpy as np
 from analysis import estimate as estimates
 from analysis import uncertainty
 from analysis.errors import AnalysisError
-from analysis.estimate import Estimate, Huber, Loss, Points, Squares, Status
-from analysis.forms import Form, form_named
+from analysis.estimate import Estimate, Points, Status
+from analysis.form import Form
+from analysis.forms import form_named
+from analysis.losses import Loss, loss_named
 from analysis.table import Table
 
 if TYPE_CHECKING:
@@ -46,6 +48,10 @@ class Fit:
     @property
     def form(self) -> Form:
         return self.estimate.form
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        return self.form.variables
 
     @property
     def status(self) -> Status:
@@ -114,7 +120,7 @@ class Fit:
         images: uncertainty.Images = uncertainty.Images.SAME,
     ) -> uncertainty.Prediction:
         """Losses at the variables of the form with the interval of a new run."""
-        x = self._variables({"N": N, "D": D, "C": C})
+        x = variables_of(self.variables, {"N": N, "D": D, "C": C})
         return uncertainty.predict(
             self.estimate,
             x,
@@ -123,20 +129,6 @@ class Fit:
             level=self.level if level is None else level,
             images=images,
         )
-
-    def _variables(self, given: Mapping[str, float | np.ndarray | None]) -> np.ndarray:
-        """Variables of the form as (n, V); refuses missing ones and ones the form has not."""
-        extra = {name for name, value in given.items() if value is not None}
-        for name in sorted(extra.symmetric_difference(self.form.variables)):
-            what = "is not a variable of" if name in extra else "is missing; it is a variable of"
-            raise AnalysisError(f"{name} {what} {self.form.formula}")
-        arrays = np.broadcast_arrays(
-            *(np.atleast_1d(np.asarray(given[name], dtype=float)) for name in self.form.variables)
-        )
-        x = np.stack(arrays, axis=-1)
-        if not (np.isfinite(x) & (x > 0)).all():
-            raise AnalysisError(f"{', '.join(self.form.variables)} must be finite and above zero")
-        return x
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -227,6 +219,23 @@ class Fit:
         return figure
 
 
+def variables_of(
+    names: tuple[str, ...], given: Mapping[str, float | np.ndarray | None]
+) -> np.ndarray:
+    """Variables of a law as (n, V); refuses missing ones and ones the law has not."""
+    extra = {name for name, value in given.items() if value is not None}
+    for name in sorted(extra.symmetric_difference(names)):
+        what = "is not a variable of" if name in extra else "is missing; it is a variable of"
+        raise AnalysisError(f"{name} {what} L({', '.join(names)})")
+    arrays = np.broadcast_arrays(
+        *(np.atleast_1d(np.asarray(given[name], dtype=float)) for name in names)
+    )
+    x = np.stack(arrays, axis=-1)
+    if not (np.isfinite(x) & (x > 0)).all():
+        raise AnalysisError(f"{', '.join(names)} must be finite and above zero")
+    return x
+
+
 def points_of(table: Table, variables: tuple[str, ...], weights: str = "equal") -> Points:
     """Columns of a table as points; `measurement` weights are 1 / relative variance, median 1."""
     if weights not in WEIGHTS:
@@ -242,23 +251,12 @@ def points_of(table: Table, variables: tuple[str, ...], weights: str = "equal") 
     return Points(x, table.loss, table.loss_se, weight, labels)
 
 
-def loss_named(name: str, delta: float = 1e-3) -> Loss:
-    """`huber` or `squares`."""
-    if name == "huber":
-        if not delta > 0:
-            raise AnalysisError(f"delta {delta}: must be above zero")
-        return Huber(delta)
-    if name == "squares":
-        return Squares()
-    raise AnalysisError(f"loss {name!r}: allowed are huber, squares")
-
-
 def fit(
     form: Form | str,
     table: Table,
     *,
     loss: Loss | str = "huber",
-    delta: float = 1e-3,
+    delta: float | None = None,
     pinned: Mapping[str, float] | None = None,
     weights: str = "equal",
     level: float = 0.9,

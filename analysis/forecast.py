@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from analysis.compare import Comparison
 from analysis.errors import AnalysisError
 from analysis.fit import Fit
 from analysis.table import COMPARABLE, SAME_TOKENS, Table
@@ -90,7 +91,7 @@ def _comparable(table: Table) -> dict[str, str]:
 
 
 def forecast(
-    fit: Fit,
+    fit: Fit | Comparison,
     *,
     N: float | None = None,
     D: float | None = None,
@@ -101,7 +102,7 @@ def forecast(
     """The loss of a new run at the variables of the form, with its interval."""
     prediction = fit.predict(N=N, D=D, C=C, level=level, images=images)
     given = {"N": N, "D": D, "C": C}
-    variables = {name: float(given[name] or 0.0) for name in fit.form.variables}
+    variables = {name: float(given[name] or 0.0) for name in fit.variables}
     return Forecast(
         variables=variables,
         held=dict(fit.table.held),
@@ -113,7 +114,7 @@ def forecast(
         convention=fit.table.convention,
         distance=float(prediction.distance[0]),
         widening=float(prediction.widening[0]),
-        notes=prediction.notes,
+        notes=tuple(dict.fromkeys([*fit.notes, *prediction.notes])),
         fit=fit.as_json(),
         identities=tuple(sorted(fit.table.runs["identity"].astype(str))),
         comparable=_comparable(fit.table),

@@ -8,10 +8,11 @@ from pathlib import Path
 from analysis import figures, page
 from analysis.differences import Difference, neighbours
 from analysis.errors import AnalysisError
-from analysis.estimate import Huber, Loss, Status
+from analysis.estimate import Status
 from analysis.fit import Fit
 from analysis.forecast import Forecast, Verdict, code_digest, judge, read_frozen
 from analysis.laws import Law, law_of_forecast, standard_laws
+from analysis.losses import Huber, Loss
 from analysis.table import Table
 
 LARGEST_BYTES = 5_000_000

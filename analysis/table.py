@@ -13,6 +13,7 @@ from analysis.errors import AnalysisError
 from analysis.recipe import add_columns, refuse_mixed, refuse_varied
 from analysis.records import LeftOut, Run, number, read_run, record_paths
 from analysis.records import field as row_field
+from analysis.units import count_factor, loss_unit
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,11 +25,14 @@ CONVENTIONS = {
     "total": ("params_embedding", "params_blocks", "params_head"),
 }
 COLUMN_OF = {"N": "N", "D": "D_tokens", "C": "C_flops"}
-COUNT_UNITS = {"count": 1.0, "thousand": 1e3, "million": 1e6, "billion": 1e9, "trillion": 1e12}
-LOSS_UNITS = {"nats/token": ("nats/token", 1.0), "bits/token": ("nats/token", 0.6931471805599453)}
-OTHER_LOSS_UNITS = ("nats/image", "bits/dim", "error rate")
+TEXTS = ("name", "identity", "source")
 SAME_TOKENS = 1e-3  # relative difference below which two runs saw as many tokens
 LEAST_LADDER = 4
+
+
+def column_of(key: str, unit: str) -> str:
+    """Column of N, D, C, or of a loss or its standard error in a unit."""
+    return COLUMN_OF.get(key) or f"{key}_{unit.replace('/', '_per_').replace(' ', '_')}"
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class Table:
 
     @property
     def loss_column(self) -> str:
-        return "loss_" + self.loss_unit.replace("/", "_per_").replace(" ", "_")
+        return column_of("loss", self.loss_unit)
 
     def __len__(self) -> int:
         return len(self.runs)
@@ -69,7 +73,7 @@ class Table:
     @property
     def loss_se(self) -> np.ndarray:
         """Standard errors of the loss, NaN where none was recorded."""
-        column = self.loss_column.replace("loss_", "loss_se_", 1)
+        column = column_of("loss_se", self.loss_unit)
         if column not in self.runs:
             return self.loss * float("nan")
         return self.runs[column].to_numpy(dtype="float64")
@@ -166,7 +170,8 @@ def _refuse_duplicates(runs: pd.DataFrame, source: str) -> None:
             raise AnalysisError(f"{source}: identity {identity} is there twice: {places}")
 
 
-def _filtered(runs: pd.DataFrame, where: Mapping[str, object], source: str) -> pd.DataFrame:
+def filtered(runs: pd.DataFrame, where: Mapping[str, object], source: str) -> pd.DataFrame:
+    """The runs with one value of each column, compared as text; unknown ones are refused."""
     for column, value in where.items():
         if column not in runs:
             raise AnalysisError(f"where {column!r}: allowed are {', '.join(runs.columns)}")
@@ -223,7 +228,7 @@ def read_runs(
     runs = pd.DataFrame([_row(run, directory, convention) for run in found])
     _refuse_duplicates(runs, str(directory))
     varied = add_columns(runs, [run.recipe for run in found])
-    runs = _filtered(runs, where or {}, str(directory))
+    runs = filtered(runs, where or {}, str(directory))
     _refuse_incomparable(runs, str(directory))
     refuse_varied(runs, varied, str(directory))
     runs = runs.sort_values(["N", "D_tokens", "seed", "identity"]).reset_index(drop=True)
@@ -242,18 +247,16 @@ def from_frame(
 ) -> Table:
     """A table from columns={"N": (header, unit), "D": ..., "C": ..., "loss": ..., "loss_se": ...}.
 
-    Units of N, D, C: count, thousand, million, billion, trillion. Units of the loss: nats/token,
-    bits/token (converted to nats), nats/image, bits/dim, error rate. "name" takes the unit "text".
+    Units are those of analysis/units.py: counts in thousands to trillions, D also in steps of so
+    many tokens ("6144/step"); losses become nats/token, nats/image, bits/dim or bits/byte.
+    "name", "identity" and "source" (file and row of a point) take the unit "text".
     """
     import pandas as pd
 
     if "loss" not in columns:
         raise AnalysisError(f"{source}: columns name no 'loss'")
-    allowed = (*COLUMN_OF, "loss", "loss_se", "name")
-    unit, factor = _loss_unit(columns["loss"][1], source)
-    loss_column = Table(frame, frame, convention, source, loss_unit=unit).loss_column
-    targets = {**COLUMN_OF, "loss": loss_column, "name": "name"}
-    targets["loss_se"] = loss_column.replace("loss_", "loss_se_", 1)
+    allowed = (*COLUMN_OF, "loss", "loss_se", *TEXTS)
+    unit, factor = loss_unit(columns["loss"][1], source)
     out = pd.DataFrame({"identity": [f"row {index}" for index in range(len(frame))]})
     out["name"] = out["identity"]
     for key, (header, given) in columns.items():
@@ -261,30 +264,14 @@ def from_frame(
             raise AnalysisError(f"{source}: column {key!r}; allowed are {', '.join(allowed)}")
         if header not in frame:
             raise AnalysisError(f"{source}: no column {header!r}; there are {list(frame.columns)}")
-        if key == "name":
-            out["name"] = frame[header].astype(str).to_numpy()
-            continue
         if key == "loss_se" and given != columns["loss"][1]:
             raise AnalysisError(f"{source}: loss_se in {given!r}, loss in {columns['loss'][1]!r}")
-        scale = factor if key.startswith("loss") else _count_factor(key, given, source)
-        out[targets[key]] = frame[header].to_numpy(dtype="float64") * scale
+        if key in TEXTS:
+            out[key] = frame[header].astype(str).to_numpy()
+            continue
+        scale = factor if key.startswith("loss") else count_factor(key, given, source)
+        out[column_of(key, unit)] = frame[header].to_numpy(dtype="float64") * scale
     return Table(out, frame.iloc[:0], convention, source, loss_unit=unit)
-
-
-def _loss_unit(unit: str, source: str) -> tuple[str, float]:
-    if unit in OTHER_LOSS_UNITS:
-        return unit, 1.0
-    if unit not in LOSS_UNITS:
-        allowed = ", ".join([*LOSS_UNITS, *OTHER_LOSS_UNITS])
-        raise AnalysisError(f"{source}: unit of the loss {unit!r}; allowed are {allowed}")
-    return LOSS_UNITS[unit]
-
-
-def _count_factor(key: str, unit: str, source: str) -> float:
-    if unit not in COUNT_UNITS:
-        allowed = ", ".join(COUNT_UNITS)
-        raise AnalysisError(f"{source}: unit of {key} {unit!r}; allowed are {allowed}")
-    return COUNT_UNITS[unit]
 
 
 def read_csv(

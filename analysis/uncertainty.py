@@ -19,7 +19,7 @@ import numpy as np
 
 from analysis import solver
 from analysis.errors import AnalysisError
-from analysis.estimate import Estimate, Status, estimate
+from analysis.estimate import Estimate, Points, Status, estimate
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -319,8 +319,13 @@ def predict(
     )  # fmt: skip
 
 
-def _measurement_noise(fit: Estimate, count: int, seed: int = 1) -> np.ndarray:
-    relative = fit.points.loss_se / fit.points.loss
+def relative_error(points: Points) -> float:
+    """Median standard error of the loss over the loss: the log error of other images."""
+    relative = points.loss_se / points.loss
     if np.isnan(relative).all():
         raise AnalysisError("images: other needs standard errors of the loss; the table has none")
-    return np.random.default_rng(seed).normal(0.0, np.nanmedian(relative), count)
+    return float(np.nanmedian(relative))
+
+
+def _measurement_noise(fit: Estimate, count: int, seed: int = 1) -> np.ndarray:
+    return np.random.default_rng(seed).normal(0.0, relative_error(fit.points), count)

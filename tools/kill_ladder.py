@@ -6,7 +6,8 @@
 Trains the first ladder once undisturbed and once in another folder, there killed with SIGKILL
 (the whole process tree) at seeded random moments and started again each time. Then every record
 must be the same without its clock, the parameters the same bit for bit, and so the forecast.
-Flags that are not this tool's go to the ladder. Exit code 1 where something differs.
+Flags that are not this tool's go to the ladder. Exit code 1 where something differs, and where
+the ladder ended before all kills were delivered.
 """
 
 import argparse
@@ -47,9 +48,9 @@ def main() -> int:
     found = compare(straight, killed)
     total = len(found["runs"])
     found |= {"kills": len(hit), "kills_in_training": sum(ended < total for ended in hit)}
-    found |= {"undisturbed_s": round(usual_s, 1)}
+    found |= {"kills_asked": flags.kills, "undisturbed_s": round(usual_s, 1)}
     show(found, as_json=flags.json)
-    return 0 if is_same(found) else FAILURE
+    return verdict(found)
 
 
 def parse() -> tuple[argparse.Namespace, list[str]]:
@@ -205,6 +206,17 @@ def is_same(found: dict[str, Any]) -> bool:
     """Whether nothing differs."""
     runs = all(row[key] for row in found["runs"] for key in SAME)
     return bool(found["runs"]) and runs and found["same_forecast"] and not found["strays"]
+
+
+def verdict(found: dict[str, Any]) -> int:
+    """The exit code; fewer kills than asked for are a failure, said in the last line."""
+    if found["kills"] < found["kills_asked"]:
+        say(
+            f"error: only {found['kills']} of {found['kills_asked']} kills were delivered: the "
+            "ladder ended before; run it again under a steady load"
+        )
+        return FAILURE
+    return 0 if is_same(found) else FAILURE
 
 
 def show(found: dict[str, Any], *, as_json: bool) -> None:

@@ -12,9 +12,9 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
 
 from analysis.differences import neighbours  # noqa: E402
-from analysis.fit import loss_named  # noqa: E402
 from analysis.forecast import judge, read_frozen  # noqa: E402
 from analysis.laws import law_of_forecast  # noqa: E402
+from analysis.losses import loss_named  # noqa: E402
 from analysis.table import read_runs  # noqa: E402
 
 RESULTS = HERE / "results"

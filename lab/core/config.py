@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lab.core.errors import LabError
-from lab.core.units import Duration, parse_duration
+from lab.core.units import Duration, DurationUnit, parse_duration
 
 SEMANTICS = 1  # raise it when the same config would train another model
 
@@ -235,6 +235,41 @@ def _check_fit(run: RunConfig) -> None:
         )
     if "/" in run.study or run.study in ("", ".", ".."):
         raise LabError(f'config.study = "{run.study}": a plain folder name is expected')
+    _check_durations(run)
+
+
+def _check_durations(run: RunConfig) -> None:
+    """What is known before the data are: two durations of one unit, or of steps and examples."""
+    warmup, whole = run.optimizer.warmup, run.train.duration
+    in_steps = {DurationUnit.STEPS: 1.0, DurationUnit.EXAMPLES: 1 / run.train.batch_size}
+    if warmup.unit == whole.unit:
+        check_schedule(run, warmup=warmup.amount, whole=whole.amount, unit=whole.unit)
+    elif {warmup.unit, whole.unit} <= set(in_steps):
+        steps = [round(each.amount * in_steps[each.unit]) for each in (warmup, whole)]
+        check_schedule(run, warmup=steps[0], whole=steps[1], unit=DurationUnit.STEPS)
+
+
+def cooldown_steps(optimizer: OptimizerConfig, total_steps: int) -> int:
+    """Updates of the fall at the end of "wsd"; 0 under another schedule, which has none."""
+    return round(optimizer.cooldown_fraction * total_steps) if optimizer.schedule == "wsd" else 0
+
+
+def check_schedule(run: RunConfig, *, warmup: float, whole: float, unit: DurationUnit) -> None:
+    """Raise LabError where the warm-up and the cooldown do not fit into the whole duration."""
+    optimizer = run.optimizer
+    cooldown = optimizer.cooldown_fraction * whole if optimizer.schedule == "wsd" else 0.0
+    if unit is DurationUnit.STEPS:
+        cooldown = cooldown_steps(optimizer, round(whole))
+    if warmup < whole and warmup + cooldown <= whole * (1 + 1e-9):
+        return
+    wants = f'the {warmup:.12g} of config.optimizer.warmup = "{plain(optimizer.warmup)}"'
+    if cooldown:
+        falls = f"config.optimizer.cooldown_fraction = {optimizer.cooldown_fraction:g}"
+        wants += f" and the {cooldown:.12g} of {falls} together"
+    raise LabError(
+        f'config.train.duration = "{plain(run.train.duration)}": {whole:.12g} {unit} are too few '
+        f"for {wants}"
+    )
 
 
 def plain(config: Any) -> Any:

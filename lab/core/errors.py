@@ -7,6 +7,10 @@ class LabError(Exception):
     """Bad input (config, data, record, checkpoint, flag); a launcher prints it and exits with 2."""
 
 
+class Stopped(Exception):
+    """A wish to stop, raised by a launcher's callback: there is nothing wrong."""
+
+
 class ExitCode(enum.IntEnum):
     """What a process says when it leaves; a launcher decides by it whether to start it again."""
 

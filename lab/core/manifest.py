@@ -20,7 +20,7 @@ SCHEMA = "lab.checkpoint/1"
 # after reading, and to read the file twice would cost more than the whole verification may.
 WHOLE_FILE_BYTES = 4 * 2**20
 
-Metrics = Mapping[str, float | int | str]
+Metrics = Mapping[str, float | int | str | np.generic]
 
 
 class Damaged(Exception):
@@ -56,14 +56,18 @@ def describe(
 def strict_metrics(metrics: Metrics) -> dict[str, Any]:
     """Metrics as strict JSON has them: a number that is not finite becomes a string.
 
-    Raises LabError for a value that is neither a number nor a string.
+    A NumPy scalar becomes Python's. Raises LabError for what is neither a number nor a string.
     """
     strict: dict[str, Any] = {}
-    for name, value in metrics.items():
+    for name, given in metrics.items():
+        value = given.item() if isinstance(given, np.generic) else given
         if not isinstance(value, (int, float, str)):
-            raise LabError(f"metrics.{name} = {value!r}: a number or a string is expected")
+            raise LabError(
+                f"metrics.{name} = {value!r}: a number or a string is expected, "
+                f"{type(given).__name__} given"
+            )
         finite = not isinstance(value, float) or math.isfinite(value)
-        strict[name] = value if finite else str(float(value))
+        strict[name] = value if finite else str(value)
     return strict
 
 

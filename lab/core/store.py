@@ -194,16 +194,21 @@ class Store:
             manifests.write(temporary, manifest)
             self._commit(temporary, step)
         except (OSError, ValueError, RuntimeError) as error:
-            _remove_leftovers(self._directory)
-            saved = ", ".join(map(str, self.steps())) or "none"
-            raise LabError(
-                f"{self._folder(step)}: not saved: {_one_line(error)}; saved steps: {saved}"
-            ) from error
+            raise LabError(self._not_saved(step, error)) from error
         self._damaged.discard(step)
         try:
             self._delete_old(step)
         except OSError as error:
             raise LabError(f"{self._directory}: an old step stays: {_one_line(error)}") from error
+
+    def _not_saved(self, step: int, error: Exception) -> str:
+        """Tidy up after a failed save; one line that says why, whatever else fails meanwhile."""
+        line = f"{self._folder(step)}: not saved: {_one_line(error)}"
+        try:
+            _remove_leftovers(self._directory)
+            return f"{line}; saved steps: {', '.join(map(str, self.steps())) or 'none'}"
+        except LabError as second:
+            return f"{line}; then {second}"
 
     def _commit(self, temporary: Path, step: int) -> None:
         folder = self._folder(step)
@@ -263,8 +268,11 @@ def _remove_leftovers(directory: Path) -> None:
     """Remove what a save or a deletion that was cut off left; bring back a step half replaced."""
     for replaced in directory.glob(f"{_REPLACED}*"):
         folder = directory / replaced.name.removeprefix(_REPLACED)
-        if not folder.exists():
-            replaced.rename(folder)
+        try:
+            if not folder.exists():
+                replaced.rename(folder)
+        except OSError as error:
+            raise LabError(f"{replaced}: cannot be brought back: {_one_line(error)}") from error
     for prefix in (_SAVING, _REPLACED, _DELETING):
         for path in directory.glob(f"{prefix}*"):
             shutil.rmtree(path, ignore_errors=True)

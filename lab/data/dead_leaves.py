@@ -90,4 +90,6 @@ def recipe(request: Request) -> Recipe:
         return DeadLeaves(data_dir=str(data_dir), config=chosen)
 
     provenance = {"name": "dead_leaves", "seed": request.seed, "generator": _generator(Knobs())}
-    return Recipe(make_builder=make_builder, provenance=provenance, held_out_tenths=0)
+    return Recipe(
+        make_builder=make_builder, provenance=provenance, images=examples, held_out_tenths=0
+    )

@@ -137,4 +137,4 @@ def recipe(request: Request) -> Recipe:
 
     # Not the archive's digest: the two archives hold the same images.
     provenance = {"name": "eurosat", "config": "rgb_80_10_10", "rule": SPLIT_RULE}
-    return Recipe(make_builder=make_builder, provenance=provenance)
+    return Recipe(make_builder=make_builder, provenance=provenance, images=EXAMPLES)

@@ -26,6 +26,7 @@ SHA256 = {
         ("t10k-labels-idx1", "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5"),
     )
 }
+EXAMPLES = 70_000
 CLASSES = (
     "T-shirt/top",
     "Trouser",
@@ -112,4 +113,4 @@ def recipe(request: Request) -> Recipe:
         return FashionMnist(data_dir=str(data_dir), manual_dir=request.manual_dir)
 
     provenance = {"name": "fashion_mnist", "files": SHA256}
-    return Recipe(make_builder=make_builder, provenance=provenance)
+    return Recipe(make_builder=make_builder, provenance=provenance, images=EXAMPLES)

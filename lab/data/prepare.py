@@ -4,27 +4,37 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import logging
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator
-from typing import Any
+import threading
+from collections.abc import Callable, Iterator
+from typing import IO, Any
 
 from lab.core.errors import LabError
 from lab.data.manual import require_network
 from lab.data.png import encode_png
+from lab.data.progress import Progress, count_examples, silent
 from lab.data.recipe import Recipe
 
+_WAIT_S = 0.1
 
-def prepare(recipe: Recipe, data_dir: pathlib.Path) -> Any:
-    """The prepared TFDS builder. A kill leaves nothing that loads; a second process waits."""
+
+def prepare(recipe: Recipe, data_dir: pathlib.Path, *, progress: Progress = silent) -> Any:
+    """The prepared TFDS builder. A kill leaves nothing that loads; a second process waits.
+
+    `progress` is told of the images that are made; what it raises stops this.
+    """
     with _quiet():
         final = pathlib.Path(recipe.make_builder(data_dir).data_dir)
         if not final.exists():
-            with _made_under_lock(data_dir, final) as workshop:
+            waits = functools.partial(progress, 0, recipe.images)
+            with _made_under_lock(data_dir, final, waits) as workshop:
                 if not final.exists():
                     draft = recipe.make_builder(workshop)
+                    count_examples(draft, total=recipe.images, progress=progress)
                     _download_and_prepare(draft, recipe, data_dir / "downloads")
                     final.parent.mkdir(parents=True, exist_ok=True)
                     os.replace(draft.data_dir, final)
@@ -63,7 +73,9 @@ def _quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _made_under_lock(data_dir: pathlib.Path, final: pathlib.Path) -> Iterator[pathlib.Path]:
+def _made_under_lock(
+    data_dir: pathlib.Path, final: pathlib.Path, waits: Callable[[], None]
+) -> Iterator[pathlib.Path]:
     """A folder beside the data for drafts, held by one process; the system frees a dead one's."""
     workshop = data_dir / ".preparing" / "-".join(final.relative_to(data_dir).parts)
     try:
@@ -72,12 +84,23 @@ def _made_under_lock(data_dir: pathlib.Path, final: pathlib.Path) -> Iterator[pa
     except OSError as error:
         raise LabError(f"{data_dir}: data sets cannot be written here: {error}") from error
     with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        while not _taken(lock):
+            waits()
+            threading.Event().wait(_WAIT_S)
         shutil.rmtree(workshop, ignore_errors=True)  # what a killed preparation left
         try:
             yield workshop
         finally:
             shutil.rmtree(workshop, ignore_errors=True)
+
+
+def _taken(lock: IO[str]) -> bool:
+    """Whether the lock is ours now; to wait inside flock would not see a wish to stop."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _download_and_prepare(builder: Any, recipe: Recipe, download_dir: pathlib.Path) -> None:

@@ -29,4 +29,5 @@ class Recipe:
     make_builder: Callable[[pathlib.Path], Any]  # data_dir -> tfds.core.DatasetBuilder
     provenance: dict[str, Any] | None  # JSON; None: take the facts that TFDS recorded
     manual_dir: pathlib.Path | None = None  # for builders that ask TFDS's download manager
+    images: int | None = None  # made when it is prepared, all splits together; None: not known
     held_out_tenths: int = 1  # of train, as validation where the data set has no such split

@@ -16,6 +16,7 @@ import numpy as np
 from lab.core.errors import LabError
 from lab.data.png import decode_image
 from lab.data.prepare import default_data_dir, default_manual_dir, prepare
+from lab.data.progress import Progress, silent
 from lab.data.recipe import Recipe, Request
 
 SPLITS = ("train", "validation", "test")
@@ -76,12 +77,14 @@ def open_source(
     manual_dir: str | pathlib.Path | None = None,
     examples: int | None = None,
     seed: int = 0,
+    progress: Progress = silent,
 ) -> Source:
     """Open a split of a data set, preparing the data set first where that has not been done.
 
     A name is that of a module of this room with a `recipe`, or any TFDS image data set. `examples`
     is the number of images: a procedural set makes that many, another gives the first so many of
-    the split. `seed` is that of a procedural set. For the splits see `split_spans`.
+    the split. `seed` is that of a procedural set. For the splits see `split_spans`. `progress` is
+    told of the images that are made, where the data set has yet to be prepared.
     """
     if split not in SPLITS:
         raise LabError(f"{name}: split {split!r} is not allowed; allowed: {', '.join(SPLITS)}")
@@ -89,7 +92,7 @@ def open_source(
     manual = pathlib.Path(manual_dir).absolute() if manual_dir else default_manual_dir()
     request = Request(split=split, examples=examples, manual_dir=manual, seed=seed)
     recipe = find_recipe(name, request)
-    builder = prepare(recipe, folder)
+    builder = prepare(recipe, folder, progress=progress)
     sizes = {key: builder.info.splits[key].num_examples for key in builder.info.splits}
     spans = split_spans(sizes, held_out_tenths=recipe.held_out_tenths)
     return _source(builder, recipe, split, stored_split(name, spans, split, examples=examples))

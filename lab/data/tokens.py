@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 
 from lab.core.errors import LabError
+from lab.data.progress import Progress, silent
 from lab.data.sources import Source
 
 CHUNK = 512  # images decoded before they are encoded together
 LIMIT_BYTES = 2 * 2**30
 
 Indices = Sequence[int] | np.ndarray
-Progress = Callable[[int, int], None]  # images done, images in all
 
 
 class Encoder(Protocol):
@@ -66,7 +66,7 @@ class TokenTable:
         encoder: Encoder,
         *,
         limit_bytes: int = LIMIT_BYTES,
-        progress: Progress | None = None,
+        progress: Progress = silent,
     ) -> TokenTable:
         """Read and encode the whole source; raises when the table would pass limit_bytes."""
         needed = table_bytes(source, encoder)
@@ -83,8 +83,7 @@ class TokenTable:
             stop = min(start + CHUNK, total)
             rows = encode_rows(source, encoder, range(start, stop))
             tokens[start:stop], labels[start:stop] = rows.tokens, rows.labels
-            if progress is not None:
-                progress(stop, total)
+            progress(stop, total)
         return cls(Rows(tokens, labels))
 
     def __len__(self) -> int:
@@ -122,7 +121,7 @@ def open_rows(
     encoder: Encoder,
     *,
     limit_bytes: int = LIMIT_BYTES,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> TokenTable | Stream:
     """The table of a source when it fits the limit, otherwise a stream."""
     if table_bytes(source, encoder) > limit_bytes:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from lab.core.config import RunConfig, admit, nearest, overlay
-from lab.core.errors import ExitCode, LabError
+from lab.core.errors import ExitCode, LabError, Stopped
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -29,7 +29,7 @@ def leave(main: Callable[[Sequence[str]], ExitCode]) -> NoReturn:
         where = f"{error.filename}: " if error.filename else ""
         print(f"error: {where}{error.strerror or error}", file=sys.stderr)
         code = ExitCode.BAD_INPUT
-    except KeyboardInterrupt:  # before the handlers stood: nothing was begun
+    except (KeyboardInterrupt, Stopped):  # before the handlers stood: nothing was begun
         code = ExitCode.INTERRUPTED
     sys.exit(int(code))
 

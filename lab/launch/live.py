@@ -29,6 +29,8 @@ class _Row:
     doing: str = "waiting"
     step: int = 0
     total_steps: int = 0
+    images: int = 0  # made or encoded of those in all, while data are prepared
+    total_images: int | None = None
     loss_nats_per_token: float | None = None
 
 
@@ -66,11 +68,12 @@ class SweepView:
         if "warning" in message:
             self.say(f"[yellow]warning:[/] {escape(message['warning'])}")
         if "doing" in message:
-            row.doing = message["doing"]
-            if not self.console.is_terminal:
+            changed, row.doing = row.doing != message["doing"], message["doing"]
+            row.images, row.total_images = message.get("done", 0), message.get("total")
+            if changed and not self.console.is_terminal:
                 self.say(f"{escape(message['run'])}: {row.doing}{self._loss(row)}")
         if "step" in message:
-            row.doing = "training"
+            row.doing, row.images, row.total_images = "training", 0, None
             row.step, row.total_steps = message["step"], message["total_steps"]
             row.loss_nats_per_token = message["loss_nats_per_token"]
             row.share = row.step / max(1, row.total_steps)
@@ -86,9 +89,9 @@ class SweepView:
         elif now_s - self.last_line_s > PLAIN_LINE_EVERY_S:
             self.last_line_s = now_s
             active = [
-                f"{escape(name)} {row.step}/{row.total_steps}{self._loss(row)}"
+                f"{escape(name)} {_how_far(row)}{self._loss(row)}"
                 for name, row in self.rows.items()
-                if row.doing == "training"
+                if row.doing == "training" or row.images
             ]
             self.say(f"{self._summary()} {'; '.join(active)}")
 
@@ -97,10 +100,9 @@ class SweepView:
         for heading in ("run", "", "step", "loss, nats/token"):
             table.add_column(heading)
         for name, row in self.rows.items():
-            busy = row.doing == "training"
-            shown = ProgressBar(total=1.0, completed=row.share, width=24) if busy else row.doing
-            step = f"{row.step}/{row.total_steps}" if row.total_steps else ""
-            table.add_row(escape(name), shown, step, self._loss(row).strip())
+            share = _bar_share(row)
+            shown = row.doing if share is None else ProgressBar(1.0, share, width=24)
+            table.add_row(escape(name), shown, _how_far(row), self._loss(row).strip())
         return table
 
     def _loss(self, row: _Row) -> str:
@@ -116,6 +118,21 @@ class SweepView:
         if gained > 0:
             line += f", about {_minutes(elapsed_s * left / gained)} left"
         return line
+
+
+def _bar_share(row: _Row) -> float | None:
+    """The part that is done of what the run is doing; None where that is not known."""
+    if row.doing == "training":
+        return row.share
+    return row.images / row.total_images if row.total_images else None
+
+
+def _how_far(row: _Row) -> str:
+    """Images while data are prepared, steps after that."""
+    if row.images or row.total_images:
+        of = f"/{row.total_images}" if row.total_images else ""
+        return f"{row.doing.removeprefix('preparing ')} {row.images}{of}"
+    return f"{row.step}/{row.total_steps}" if row.total_steps else ""
 
 
 def _first_row(run: RunConfig) -> _Row:

@@ -1,5 +1,6 @@
 """One admitted run, from its config to its outcome: what `train` and every sweep worker call."""
 
+import dataclasses
 import functools
 import importlib
 import importlib.metadata
@@ -14,10 +15,11 @@ from typing import Any
 
 import jax
 
-from lab.core.config import RunConfig, identity, plain, run_directory
-from lab.core.errors import LabError
+from lab.core.config import DataConfig, RunConfig, identity, plain, run_directory
+from lab.core.errors import LabError, Stopped
 from lab.core.layout import make_layout
 from lab.core.record import finished, read_rows
+from lab.data.progress import Progress
 from lab.data.sources import open_source
 from lab.data.tokens import open_rows
 from lab.launch.claim import HeldElsewhere, claimed
@@ -39,8 +41,29 @@ def set_up_jax(runs: Sequence[RunConfig]) -> None:
     jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
 
 
-def train_run(run: RunConfig, hooks: Hooks, say: Callable[[str], None]) -> Outcome:
-    """Train a run to its end unless it has ended; refuses a directory held by another process."""
+@dataclasses.dataclass(frozen=True)
+class Preparing:
+    """What is prepared before the first step, and how many of how many images are done."""
+
+    what: str
+    done: int = 0
+    total: int | None = None
+
+
+Watch = Callable[[Preparing], None]
+
+
+def train_run(run: RunConfig, hooks: Hooks, watch: Watch) -> Outcome:
+    """Train a run to its end unless it has ended; refuses a directory held by another process.
+
+    A wish to stop while the data are prepared leaves at once: there is nothing to save.
+    """
+
+    def watched(preparing: Preparing) -> None:
+        if hooks.should_stop():
+            raise Stopped
+        watch(preparing)
+
     directory = run_directory(run)
     with claimed(directory) as ours:
         if not ours:
@@ -50,13 +73,16 @@ def train_run(run: RunConfig, hooks: Hooks, say: Callable[[str], None]) -> Outco
             end = rows[-1]
             return Outcome(Status(end["status"]), end["step"], end.get("reason", "done before"))
         write_config(directory, run)
-        say("data")
-        job = make_job(run)
-        say("model")
+        try:
+            watched(Preparing("data"))
+            job = make_job(run, watched)
+            watched(Preparing("model"))
+        except Stopped:
+            return Outcome(Status.INTERRUPTED, 0, "before the first step")
         return Loop(job, hooks).run()
 
 
-def make_job(run: RunConfig) -> Job:
+def make_job(run: RunConfig, watch: Watch) -> Job:
     """The job of a run on this process's devices."""
     from configs.layouts import LAYOUTS
 
@@ -68,7 +94,9 @@ def make_job(run: RunConfig) -> Job:
         raise LabError(f"config.execution.devices = {wanted}: {len(devices)} are here")
     layout = make_layout(run.execution.layout, LAYOUTS, devices[:wanted])
     tokenizer = make_tokenizer(run)
-    return Job(run, layout=layout, tokenizer=tokenizer, images=_images(run.data, tokenizer))
+    return Job(
+        run, layout=layout, tokenizer=tokenizer, images=images_of(run.data, tokenizer, watch)
+    )
 
 
 def make_tokenizer(run: RunConfig) -> Tokenizer:
@@ -77,29 +105,44 @@ def make_tokenizer(run: RunConfig) -> Tokenizer:
     return module.make(run.tokenizer)
 
 
-@functools.lru_cache(maxsize=2)
-def _images(data, tokenizer: Tokenizer) -> Images:
+_KEPT: dict[tuple[DataConfig, Tokenizer], Images] = {}
+_MOST_KEPT = 2
+
+
+def images_of(data: DataConfig, tokenizer: Tokenizer, watch: Watch) -> Images:
     """Both splits, encoded once for all runs of this process that share them."""
-
-    def split(name: str, examples: int) -> Split:
-        source = open_source(
-            data.name,
-            split=name,
-            examples=examples or None,
-            data_dir=data.data_dir or None,
-            manual_dir=data.manual_dir or None,
+    key = (data, tokenizer)
+    if key not in _KEPT:
+        made = Images(
+            train=_split(data, tokenizer, data.train_split, data.train_examples, watch),
+            validation=_split(
+                data, tokenizer, data.validation_split, data.validation_examples, watch
+            ),
         )
-        info = source.info
-        return Split(
-            rows=open_rows(source, tokenizer),
-            name=info.name,
-            digest=info.digest,
-            classes=info.classes,
-        )
+        while len(_KEPT) >= _MOST_KEPT:
+            del _KEPT[next(iter(_KEPT))]  # the oldest
+        _KEPT[key] = made
+    return _KEPT[key]
 
-    return Images(
-        train=split(data.train_split, data.train_examples),
-        validation=split(data.validation_split, data.validation_examples),
+
+def _split(data: DataConfig, tokenizer: Tokenizer, name: str, examples: int, watch: Watch) -> Split:
+    def told(what: str) -> Progress:
+        return lambda done, total: watch(Preparing(f"{name} {what}", done, total))
+
+    source = open_source(
+        data.name,
+        split=name,
+        examples=examples or None,
+        data_dir=data.data_dir or None,
+        manual_dir=data.manual_dir or None,
+        progress=told("images"),
+    )
+    info = source.info
+    return Split(
+        rows=open_rows(source, tokenizer, progress=told("tokens")),
+        name=info.name,
+        digest=info.digest,
+        classes=info.classes,
     )
 
 

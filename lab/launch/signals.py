@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: the first asks to stop at the next step, the second leaves at once."""
+"""SIGTERM and Ctrl-C: the first asks to stop where that is safe, the second leaves at once."""
 
 import os
 import signal

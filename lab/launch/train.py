@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from lab.core.config import RunConfig
-from lab.core.errors import ExitCode
+from lab.core.errors import ExitCode, Stopped
 from lab.launch.door import Parser, leave, load_config, parse
 from lab.launch.signals import StopSignal
 
@@ -57,7 +57,7 @@ def main(argv: Sequence[str]) -> ExitCode:
         keep_freed_memory()
         set_up_jax([run])
         if flags.parameters:
-            return show_parameters(run)
+            return show_parameters(run, signals)
         return train(run, signals)
 
 
@@ -84,7 +84,7 @@ def train(run: RunConfig, signals: StopSignal) -> ExitCode:
             progress=to_all(bar.show, *watchers),
             warn=lambda line: console.print(f"[yellow]warning:[/] {escape(line)}", soft_wrap=True),
         )
-        outcome = train_run(run, hooks, bar.say)
+        outcome = train_run(run, hooks, bar.prepare)
     directory = run_directory(run)
     if outcome.status is Status.DIVERGED:
         print(f"error: {directory}: {outcome.message}", file=sys.stderr)
@@ -107,13 +107,17 @@ def to_all(*watchers: "Callable[[Progress], None]") -> "Callable[[Progress], Non
     return tell
 
 
-def show_parameters(run: RunConfig) -> ExitCode:
+def show_parameters(run: RunConfig, signals: StopSignal) -> ExitCode:
     """Print each parameter's shape and size, of the abstract state: nothing is allocated."""
     from clu import parameter_overview
 
-    from lab.launch.runner import make_job
+    from lab.launch.runner import Preparing, make_job
 
-    params = make_job(run).abstract_state["params"]
+    def watch(preparing: Preparing) -> None:
+        if signals.came:
+            raise Stopped
+
+    params = make_job(run, watch).abstract_state["params"]
     print(parameter_overview.get_parameter_overview(as_dicts(params), include_stats=False))
     return ExitCode.DONE
 

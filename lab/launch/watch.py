@@ -6,7 +6,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from lab.launch.runner import Preparing
 from lab.train.loop import Progress as RunProgress
+
+PLAIN_LINE_EVERY_S = 10.0
 
 
 class RunBar:
@@ -18,14 +21,14 @@ class RunBar:
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
-            TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
-            TextColumn("{task.fields[loss]}"),
+            TextColumn("{task.fields[count]}"),
+            TextColumn("{task.fields[doing]}"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=console,
             disable=not console.is_terminal,
         )
-        self.task = self.bar.add_task(escape(name), total=1, loss="")
+        self.task = self.bar.add_task(escape(name), total=1, count="", doing="")
         self.last_line_s = time.monotonic()
 
     def __enter__(self) -> "RunBar":
@@ -35,21 +38,28 @@ class RunBar:
     def __exit__(self, *_: object) -> None:
         self.bar.stop()
 
-    def say(self, doing: str) -> None:
-        """Name what is prepared before the first step."""
-        self.bar.update(self.task, loss=f"preparing {doing}")
+    def prepare(self, preparing: Preparing) -> None:
+        """Show what is prepared before the first step, and how far that is."""
+        done, total, doing = preparing.done, preparing.total, f"preparing {preparing.what}"
+        count = f"{done}/{total}" if total else f"{done}" if done else ""
+        self.bar.update(
+            self.task, completed=done if total else 0, total=total or 1, count=count, doing=doing
+        )
+        self._line(f"{doing} {count}".rstrip(), now=False)
 
     def show(self, progress: RunProgress) -> None:
         """Move the bar; without a terminal, a line every ten seconds and at evaluations."""
         what = "validation loss" if progress.evaluated else "loss"
         loss = f"{what} {progress.loss_nats_per_token:.4f} nats/token"
-        self.bar.update(
-            self.task, completed=progress.step, total=max(1, progress.total_steps), loss=loss
-        )
+        count = f"step {progress.step}/{progress.total_steps}"
+        total = max(1, progress.total_steps)
+        self.bar.update(self.task, completed=progress.step, total=total, count=count, doing=loss)
+        self._line(f"{count} {loss}", now=progress.evaluated)
+
+    def _line(self, text: str, *, now: bool) -> None:
+        if self.console.is_terminal:
+            return
         now_s = time.monotonic()
-        if not self.console.is_terminal and (progress.evaluated or now_s - self.last_line_s > 10):
+        if now or now_s - self.last_line_s > PLAIN_LINE_EVERY_S:
             self.last_line_s = now_s
-            self.console.print(
-                f"{escape(self.name)}: step {progress.step}/{progress.total_steps} {loss}",
-                soft_wrap=True,
-            )
+            self.console.print(f"{escape(self.name)}: {escape(text)}", soft_wrap=True)

@@ -81,7 +81,11 @@ def _try(run: RunConfig, signals: StopSignal, failed: set[str]) -> bool:
         warn=lambda line: tell(run, warning=line),
     )
     try:
-        outcome = train_run(run, hooks, lambda doing: tell(run, doing=f"preparing {doing}"))
+        outcome = train_run(
+            run,
+            hooks,
+            lambda p: tell(run, doing=f"preparing {p.what}", done=p.done, total=p.total),
+        )
     except HeldElsewhere:
         return False
     except LabError as error:

@@ -38,10 +38,20 @@ def evaluate(
     *,
     tokens_per_image: int,
     dims_per_image: int,
+    between: Callable[[], None],
 ) -> Evaluation:
-    """Run `nats_of` over (batch, weight (B,)) pairs; images of weight 0 are padding."""
-    waiting = [(nats_of(batch), weight) for batch, weight in batches]
-    kept = [np.asarray(nats_B, np.float32)[weight_B > 0] for nats_B, weight_B in waiting]
+    """Run `nats_of` over (batch, weight (B,)) pairs; images of weight 0 are padding.
+
+    `between` is called between batches, when they are handed out and when they come back; what it
+    raises ends the evaluation.
+    """
+    waiting, kept = [], []
+    for batch, weight_B in batches:
+        between()
+        waiting.append((nats_of(batch), weight_B))
+    for nats_B, weight_B in waiting:
+        between()
+        kept.append(np.asarray(nats_B, np.float32)[weight_B > 0])
     return Evaluation(
         nats_per_image=np.concatenate(kept),
         tokens_per_image=tokens_per_image,

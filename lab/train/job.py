@@ -11,11 +11,11 @@ import jax
 import numpy as np
 
 from lab.core import counts
-from lab.core.config import RunConfig, identity, run_directory
+from lab.core.config import RunConfig, check_schedule, identity, run_directory
 from lab.core.errors import LabError
 from lab.core.keys import Stream, key
 from lab.core.layout import Layout
-from lab.core.units import StepSize, to_steps
+from lab.core.units import DurationUnit, StepSize, to_steps
 from lab.data.batches import Batches, validation_batches
 from lab.data.tokens import Stream as TokenStream
 from lab.data.tokens import TokenTable
@@ -110,11 +110,7 @@ class Job:
     def total_steps(self) -> int:
         """Updates of the whole run."""
         steps = to_steps(self.run.train.duration, self.step_size)
-        if steps <= self.warmup_steps:
-            raise LabError(
-                f"config.train.duration is {steps} steps: more than the {self.warmup_steps} of "
-                "config.optimizer.warmup are needed"
-            )
+        check_schedule(self.run, warmup=self.warmup_steps, whole=steps, unit=DurationUnit.STEPS)
         return steps
 
     @functools.cached_property

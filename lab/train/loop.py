@@ -7,7 +7,8 @@ The order, which resumption depends on:
 
 The row of an update is written while the next one runs, so that the device never waits for the
 host; before a save it is written first, so that a checkpoint never stands for rows that are
-missing. Data order, keys and the rate are functions of the step and are not saved.
+missing. Data order, keys and the rate are functions of the step and are not saved. A wish to stop
+is seen before each update and between the batches of an evaluation, which is then made anew.
 """
 
 import dataclasses
@@ -21,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lab.core import counts
+from lab.core.errors import Stopped
 from lab.core.keys import Stream, key
 from lab.core.record import Record
 from lab.core.store import Skipped, Store, tree_sha256
@@ -28,6 +30,8 @@ from lab.train.evaluate import Evaluation, evaluate
 from lab.train.job import Job
 from lab.train.optimizer import learning_rate
 from lab.train.state import State
+
+_LAST_UPDATE = ("training_loss_nats_per_token", "learning_rate", "grad_norm")
 
 
 class Status(enum.StrEnum):
@@ -101,35 +105,49 @@ class Loop:
         for skipped in restored.skipped if restored else ():
             hooks.warn(_skipped_line(job, skipped, to_step=restored.step if restored else 0))
         self.start = restored.step if restored else 0
+        self.step = self.start
+        before = restored.metrics if restored else {}
         self.saved_step = restored.step if restored else None
+        self.saved_evaluation = "loss_nats_per_token" in before  # of the state of that step
         self.state: State = restored.tree if restored else job.initial_state()
         self.record = Record(job.directory / "record.jsonl", job.header(), step=self.start)
         self.waiting: _Update | None = None
-        self.last_update: dict[str, float] = {}
+        self.last_update: dict[str, Any] = {k: before[k] for k in _LAST_UPDATE if k in before}
         self.began_s = self.last_row_s = hooks.clock()
         self.last_row_step = self.start
 
     def run(self) -> Outcome:
         """Train to the end, to a signal or to a divergence; always leaves a good record."""
         try:
-            return self._run()
+            return self._run_or_stop()
         except _Diverged as reason:
             return self._diverged(reason)
         finally:
             self.store.close()
             self.record.close()
 
+    def _run_or_stop(self) -> Outcome:
+        try:
+            return self._run()
+        except Stopped:
+            return self._interrupted(self.step)
+
+    def _stop_if_asked(self) -> None:
+        if self.hooks.should_stop():
+            raise Stopped
+
     def _run(self) -> Outcome:
         job, total = self.job, self.job.total_steps
         with job.train_batches().prefetched(self.start, total) as batches:
             for step in range(self.start, total):
+                self.step = step
                 self._before_update(step)
-                if self.hooks.should_stop():
-                    return self._interrupted(step)
+                self._stop_if_asked()
                 self._update(step, next(batches))
+        self.step = total
         self._write_waiting()
         metrics = self._evaluate(total)
-        if self.saved_step != total:
+        if self.saved_step != total or not self.saved_evaluation:
             self._save(total, metrics)
         self.store.wait()
         self._end(Status.FINISHED, total, params_sha256=tree_sha256(self.state["params"]))
@@ -141,7 +159,9 @@ class Loop:
         due = train.evaluate_every_steps and step % train.evaluate_every_steps == 0
         if due and step not in self.record.steps["evaluation"]:
             metrics = self._evaluate(step)
-        if step > self.start and step % execution.checkpoint_every_steps == 0:
+        # A stop inside this evaluation saved the state without it.
+        without = bool(metrics) and self.saved_step == step and not self.saved_evaluation
+        if step % execution.checkpoint_every_steps == 0 and (step > self.start or without):
             self._save(step, metrics)
 
     def _update(self, step: int, batch: dict[str, np.ndarray]) -> None:
@@ -175,9 +195,8 @@ class Loop:
             return
         job = self.job
         loss = float(update.metrics["loss_nats_per_token"])
-        self.last_update = {"training_loss_nats_per_token": loss, "learning_rate": update.rate}
         grad_norm = float(update.metrics["grad_norm"])
-        self.last_update["grad_norm"] = grad_norm
+        self.last_update = dict(zip(_LAST_UPDATE, (loss, update.rate, grad_norm), strict=True))
         limit = job.run.train.explode_factor * job.uniform_nats_per_token
         if not (math.isfinite(loss) and math.isfinite(grad_norm)) or loss > limit:
             raise _Diverged(
@@ -248,13 +267,14 @@ class Loop:
             job.validation_batches(),
             tokens_per_image=job.spec.tokens_per_image,
             dims_per_image=job.spec.dims_per_image,
+            between=self._stop_if_asked,
         )
 
     def _save(self, step: int, metrics: dict[str, Any]) -> None:
         self._write_waiting()
         self.record.sync()
         self.store.save(step, self.state, metrics={**self._progress_at(step), **metrics})
-        self.saved_step = step
+        self.saved_step, self.saved_evaluation = step, bool(metrics)
         self._restart_clock(step)
 
     def _progress_at(self, step: int) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lab.core.config import OptimizerConfig
+from lab.core.config import OptimizerConfig, cooldown_steps
 from lab.layers.parameters import is_matrix, is_parameter, rate_multiplier
 
 
@@ -27,8 +27,7 @@ def learning_rate(
     if optimizer.schedule == "cosine":
         done = (step - warmup_steps) / max(1, total_steps - warmup_steps)
         return peak * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * done)))
-    cooldown_steps = round(optimizer.cooldown_fraction * total_steps)
-    left = (total_steps - step) / max(1, cooldown_steps)
+    left = (total_steps - step) / max(1, cooldown_steps(optimizer, total_steps))
     return peak * (floor + (1 - floor) * min(1.0, left))
 
 

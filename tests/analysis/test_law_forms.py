@@ -3,60 +3,152 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.optimize import brentq
 
-from analysis import AnalysisError, Huber, Squares, Status, fit, from_frame
-from analysis.forms import Form, form_named, named_forms
+from analysis import AnalysisError, Huber, Squares, Status, fit, forward, from_frame
+from analysis.form import Form
+from analysis.forms import form_named, named_forms, sigmoid
 
 TRUTH = {
     "power_floor": {"E": 1.7, "A": 25.0, "a": 0.4},
     "power": {"A": 12.0, "a": 0.12},
+    "saturating": {"A": 12.0, "a": 0.2, "x0": 3e5},
+    "sigmoid": {"E": 0.3, "A": 40.0, "a": 0.5, "h": 0.7},
+    "broken1": {"E": 1.0, "A": 30.0, "a": 0.2, "c1": 0.4, "x1": 3e4, "f1": 0.3},
+    "broken2": {
+        "E": 0.2, "A": 60.0, "a": 0.1, "c1": 0.3, "x1": 1.2e4, "f1": 0.2, "c2": 0.5, "x2": 7e4,
+        "f2": 0.15,
+    },
     "separable": {"E": 1.7, "A": 25.0, "a": 0.33, "B": 90.0, "b": 0.37},
-}
+    "shared_exponent": {"E": 1.7, "A": 25.0, "B": 90.0, "a": 0.33},
+    "skaling": {"E": 1.5, "A": 40.0, "a": 0.6, "b": 0.7, "R": 12.0, "k": 0.55},
+    "kaplan": {"E": 1.5, "A": 40.0, "a": 0.8, "R": 200.0, "k": 0.4},
+}  # fmt: skip
+CHANCE = 2.5  # the top of the sigmoid
+
+
+def by_formula(name: str, p: dict[str, float], x: dict[str, np.ndarray]) -> np.ndarray:
+    """The laws written out once more, in public parameters."""
+    n, d = x["N"], x["D"]
+    kind = kind_of(name)
+    v = n if kind == name else x[name[-1]]
+    if kind == "saturating":
+        return p["A"] * (1 / v + 1 / p["x0"]) ** p["a"]
+    if kind == "sigmoid":
+        return np.array(
+            [
+                brentq(
+                    lambda y, t=t: (y - p["E"]) - p["A"] * t ** -p["a"] * (CHANCE - y) ** p["h"],
+                    p["E"], CHANCE, xtol=1e-15, rtol=1e-14,
+                )
+                for t in v
+            ]
+        )  # fmt: skip
+    if kind.startswith("broken"):
+        term = p["A"] * v ** -p["a"]
+        for i in range(1, int(kind[-1]) + 1):
+            bend = 1 + (v / p[f"x{i}"]) ** (1 / p[f"f{i}"])
+            term = term * bend ** (-p[f"c{i}"] * p[f"f{i}"])
+        return p["E"] + term
+    if kind in ("skaling", "kaplan"):
+        return p["E"] + p["A"] * (n ** -p["a"] + p["R"] * d ** -p.get("b", 1.0)) ** p["k"]
+    if kind in ("separable", "shared_exponent"):
+        return p["E"] + p["A"] * n ** -p["a"] + p["B"] * d ** -p.get("b", p["a"])
+    return p.get("E", 0.0) + p["A"] * v ** -p["a"]
+
+
+def kind_of(name: str) -> str:
+    """The name of a form without its variable."""
+    return name[:-2] if name[-2:] in ("_N", "_D", "_C") else name
 
 
 def truth_of(form: Form) -> dict[str, float]:
-    return TRUTH[form.name.rsplit("_", 1)[0] if form.name != "separable" else form.name]
+    return TRUTH[kind_of(form.name)]
 
 
-def table_of(n, d, loss):
-    """N, D, C = 6 N D."""
-    frame = pd.DataFrame({"n": n, "d": d, "c": 6.0 * np.asarray(n) * np.asarray(d), "l": loss})
+def law_named(name: str) -> Form:
+    """The form; the sigmoid with its top known."""
+    return sigmoid(name[-1], chance=CHANCE) if name.startswith("sigmoid") else form_named(name)
+
+
+def table_of(n, d, loss, c=None):
+    """N, D, C = 6 N D unless given."""
+    c = 6.0 * np.asarray(n) * np.asarray(d) if c is None else c
+    frame = pd.DataFrame({"n": n, "d": d, "c": c, "l": loss})
     columns = {key: (key.lower(), "count") for key in ("N", "D", "C")}
     return from_frame(frame, columns=columns | {"loss": ("l", "nats/token")})
 
 
-def noiseless(form: Form, params: dict[str, float]):
+def noiseless(form: Form, params: dict[str, float], count: int = 5):
+    """The law on a grid of `count` sizes and four token counts, without noise."""
     n, d = (
-        grid.ravel() for grid in np.meshgrid(np.geomspace(3e3, 2e5, 5), np.geomspace(1e6, 1e8, 4))
+        grid.ravel()
+        for grid in np.meshgrid(np.geomspace(3e3, 2e5, count), np.geomspace(1e6, 1e8, 4))
     )
-    x = {"N": n, "D": d, "C": 6 * n * d}
-    loss = np.full(len(n), params.get("E", 0.0))
-    for variable, amplitude, exponent in zip(form.variables, "AB", "ab", strict=False):
-        loss = loss + params[amplitude] * x[variable] ** -params[exponent]
-    return table_of(n, d, loss)
+    if form.variables != ("N", "D"):  # one variable, from 3e3 to 2e5 whatever its name
+        n = np.geomspace(3e3, 2e5, 20)
+        x = dict.fromkeys("NDC", n)
+        return table_of(n, n, by_formula(form.name, params, x), c=n)
+    return table_of(n, d, by_formula(form.name, params, {"N": n, "D": d}))
 
 
 @pytest.mark.parametrize("name", named_forms())
 def test_jacobian_is_the_derivative(name):
+    """Against central differences: a step of 1e-5 leaves errors of about 1e-9."""
     form = form_named(name)
     rng = np.random.default_rng(0)
-    theta = form.starts(np.log(np.linspace(1, 1.4, 9)), 6, rng)
     z = rng.normal(size=(9, len(form.variables)))
+    theta = form.starts(z, np.log(np.linspace(1, 1.4, 9)), 6, rng)
+    lower, upper = form.bounds()
+    theta = np.clip(theta, lower + 1e-3, upper - 1e-3)
+    if name.startswith("sigmoid"):
+        theta[:, 4] = np.maximum(theta[:, 4], 1.2)  # the top above the floor
+    near = [1e-5 * unit for unit in np.eye(theta.shape[1])]
+    slopes = [(form.log_loss(theta + e, z) - form.log_loss(theta - e, z)) / 2e-5 for e in near]
     np.testing.assert_allclose(
-        form.jacobian(theta, z), Form.jacobian(form, theta, z), rtol=1e-12, atol=1e-14
+        form.jacobian(theta, z), np.stack(slopes, axis=-1), rtol=1e-6, atol=1e-7
     )
+
+
+@pytest.mark.parametrize("name", named_forms())
+def test_public_parameters_are_those_of_the_formula(name):
+    """Theta of random starts, read as public numbers and put into the formula, gives the law."""
+    form, rng = law_named(name), np.random.default_rng(1)
+    log_x = np.log(rng.uniform(2e3, 3e5, (8, len(form.variables))))
+    log_loss = np.log(rng.uniform(1.5, 2.3, 8))
+    scale = form.scale(log_x, log_loss)
+    z = log_x - scale.center
+    theta = form.starts(z, log_loss - scale.log_loss, 5, rng)
+    pinned = form.pin({}, scale)
+    theta = np.where(np.isnan(pinned), theta, pinned)
+    public = form.public(theta, scale)
+    x = dict.fromkeys("NDC", np.exp(log_x[:, 0]))
+    x |= dict(zip(form.variables, np.exp(log_x).T, strict=True))
+    for row in range(5):
+        own = {key: float(values[row]) for key, values in public.items()}
+        with np.errstate(over="ignore"):
+            expected = by_formula(name, own, x)
+        law = np.exp(form.log_loss(theta[row], z) + scale.log_loss)
+        kept = np.isfinite(expected)
+        assert kept.sum() >= 4
+        np.testing.assert_allclose(law[kept], expected[kept], rtol=1e-8)
 
 
 @pytest.mark.parametrize("loss", [Squares(), Huber(1e-3)], ids=["squares", "huber"])
 @pytest.mark.parametrize("name", named_forms())
 def test_exact_recovery_of_a_noiseless_law(name, loss):
-    form = form_named(name)
+    form = law_named(name)
     truth = truth_of(form)
     found = fit(form, noiseless(form, truth), loss=loss)
-    assert found.status is Status.CONVERGED
+    if name.startswith("broken2") and found.status is Status.UNDER_DETERMINED:
+        points = found.estimate.points  # nine parameters are confounded: the law must be right
+        law = forward.roll(form, points, points.x[:, 0], (), loss=loss, local=0.0)
+        assert law.residual_rms[0] < 1e-6
+        return
+    assert found.status is Status.CONVERGED, found.reason
     for key, value in truth.items():
-        assert found.params[key] == pytest.approx(value, rel=1e-6), key
-    np.testing.assert_allclose(found.residuals, 0.0, atol=1e-10)
+        assert found.params[key] == pytest.approx(value, rel=1e-5), key
+    np.testing.assert_allclose(found.residuals, 0.0, atol=1e-9)
 
 
 def test_pinned_asymptote_stays_and_the_rest_is_recovered():

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis import uncertainty
+from analysis import solver, uncertainty
 from analysis.errors import AnalysisError
-from analysis.estimate import Huber, Points, Squares, Status, estimate
+from analysis.estimate import Points, Status, estimate
 from analysis.forms import power, power_floor, separable
+from analysis.losses import Huber, Squares
 from analysis.solver import solve
 
 TRUTH = {"E": 2.0, "A": 9.0, "a": 0.35}
@@ -121,7 +122,9 @@ def test_warm_refits_are_run_to_convergence(loss):
     for _ in range(20):
         target = y + 2e-3 * rng.standard_normal(8)
         warm = solve(problem, y=target, w=np.ones(8), starts=fit.theta[None])
-        cold = solve(problem, y=target, w=np.ones(8), starts=fit.form.starts(y, 30, rng))
+        cold = solve(
+            problem, y=target, w=np.ones(8), starts=fit.form.starts(fit.z(fit.points.x), y, 30, rng)
+        )
         assert warm.certified.all()
         assert warm.objective[0] <= cold.objective.min() * (1 + 1e-9)
 
@@ -140,7 +143,8 @@ def test_uncertified_refits_are_counted_and_not_used(monkeypatch):
     fit = estimate(
         power_floor(), ladder(8, 2e-3, np.random.default_rng(1)), loss=Huber(), pinned={}
     )
-    monkeypatch.setattr("analysis.solver.TOLERANCE", 0.0)
+    strict = solver.solve.__kwdefaults__ | {"tolerance": 0.0}
+    monkeypatch.setattr(solver.solve, "__kwdefaults__", strict)
     draws = uncertainty.bootstrap(fit, draws=20)
     assert draws.uncertified > 0 and len(draws.theta) == draws.certified < 20
     if not draws.certified:

@@ -37,7 +37,7 @@ def test_sizes_of_a_ladder_grow():
     sizes = [s for name, s in families.FAMILIES["elm"].sizes.items() if name.startswith("s")]
     blocks = [s.depth * (4 * s.width**2 + 3 * s.width * s.mlp_hidden) for s in sizes]
     assert blocks == sorted(blocks) and len(set(blocks)) == len(blocks)
-    assert all(s.depth == 1 or 24 <= s.width / s.depth <= 43 for s in sizes)
+    assert all(32 <= s.width / s.depth <= 48 for s in sizes)  # published: 32 to 64
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda p: p.parent.name)
@@ -53,7 +53,6 @@ def test_the_first_ladder_spans_what_it_promises(data):
     shapes = sorted((r.model.depth, r.model.width, r.model.mlp_hidden) for r in full)
     n = [d * (4 * w**2 + 3 * w * h + 2 * w) for d, w, h in shapes]
     assert len(n) >= 6 and max(n) / min(n) >= 30
-    assert max(n[:-1]) / min(n) >= 30, "without the forecast run too"
     assert {r.study for r in runs} == {f"first_ladder_{data}"}
 
 

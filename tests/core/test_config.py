@@ -44,6 +44,51 @@ def test_refuses_by_path_value_and_what_is_allowed(path, value, words):
     assert "\n" not in str(refused.value)
 
 
+TOGETHER = "config.optimizer.cooldown_fraction = 0.3 together"
+
+
+@pytest.mark.parametrize(
+    ("schedule", "warmup", "duration", "words"),
+    [
+        ("wsd", "71 steps", "100 steps", ['= "100 steps": 100 steps', "the 71 of", "the 30 of"]),
+        ("wsd", "2e3 tokens", "2.5e3 tokens", ['"2500 tokens": 2500 tokens', "the 750 of"]),
+        ("wsd", "0.9 epochs", "1 epochs", ['"1 epochs": 1 epochs', "the 0.9 of", "the 0.3 of"]),
+        ("wsd", "75 steps", "800 examples", ['"800 examples": 100 steps', '= "75 steps"']),
+        ("wsd", "600 examples", "100 steps", ["the 75 of", '= "600 examples"', "the 30 of"]),
+        ("cosine", "100 steps", "100 steps", ["100 steps are too few for the 100 of"]),
+        ("constant", "101 steps", "100 steps", ["100 steps are too few for the 101 of"]),
+        ("wsd", "0 steps", "0 steps", ["0 steps are too few for the 0 of"]),
+    ],
+)
+def test_a_duration_too_short_for_its_schedule_is_refused(schedule, warmup, duration, words):
+    """At the door where the units allow it; tests/train has the rest, which need the data."""
+    changed = {
+        "optimizer.schedule": schedule,
+        "optimizer.warmup": warmup,
+        "train.duration": duration,
+    }
+    with pytest.raises(LabError) as refused:
+        admit(resolved(**changed))
+    for word in ["config.train.duration = ", "config.optimizer.warmup = ", *words]:
+        assert word in str(refused.value), str(refused.value)
+    assert (TOGETHER in str(refused.value)) == (schedule == "wsd" and duration != "0 steps")
+
+
+@pytest.mark.parametrize(
+    ("schedule", "warmup", "duration"),
+    [
+        ("wsd", "70 steps", "100 steps"),
+        ("wsd", "0.7 epochs", "1 epochs"),
+        ("wsd", "560 examples", "100 steps"),
+        ("cosine", "99 steps", "100 steps"),
+        ("wsd", "99 steps", "100 tokens"),  # known when the tokenizer is
+    ],
+)
+def test_a_schedule_that_fits_is_admitted(schedule, warmup, duration):
+    changed = {"optimizer.warmup": warmup, "train.duration": duration}
+    admit(resolved(**{"optimizer.schedule": schedule}, **changed))
+
+
 def test_missing_and_extra_fields_are_refused():
     config = resolved().to_dict()
     del config["optimizer"]["beta1"]

@@ -119,9 +119,15 @@ def test_an_unknown_class(tmp_path):
 
 @pytest.mark.slow
 def test_the_real_archive(real_files, tmp_path):
-    sizes, seen = {}, set()
+    sizes, seen, told = {}, set(), []
     for split in ("train", "validation", "test"):
-        source = open_source("eurosat", split=split, data_dir=tmp_path, manual_dir=real_files)
+        source = open_source(
+            "eurosat",
+            split=split,
+            data_dir=tmp_path,
+            manual_dir=real_files,
+            progress=lambda *counts: told.append(counts),
+        )
         sizes[split] = len(source)
         hashes = [
             hashlib.sha256(e["image"].tobytes()).digest()
@@ -130,4 +136,5 @@ def test_the_real_archive(real_files, tmp_path):
         ]
         assert not seen & set(hashes)
         seen |= set(hashes)
+    assert told[-1] == (27_000, 27_000), "all splits are made together"
     assert sum(sizes.values()) == 27_000 and sizes["train"] > 21_000

@@ -106,7 +106,14 @@ def test_a_file_that_is_not_idx(tmp_path, content, message):
 
 @pytest.mark.slow
 def test_the_real_files(real_files, tmp_path):
-    sizes = {"train": 54_000, "validation": 6_000, "test": 10_000}
+    sizes, told = {"train": 54_000, "validation": 6_000, "test": 10_000}, []
     for split, size in sizes.items():
-        source = open_source("fashion_mnist", split=split, data_dir=tmp_path, manual_dir=real_files)
+        source = open_source(
+            "fashion_mnist",
+            split=split,
+            data_dir=tmp_path,
+            manual_dir=real_files,
+            progress=lambda *counts: told.append(counts),
+        )
         assert len(source) == size and source[0]["image"].shape == (28, 28, 1)
+    assert told[-1] == (70_000, 70_000)

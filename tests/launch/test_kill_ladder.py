@@ -2,11 +2,13 @@
 
 import json
 import signal
+import sys
 
 import pytest
 
 from lab.core.errors import ExitCode
 from tests.launch.commands import command, refused, start, wait_for_rows
+from tools import kill_ladder
 from tools.kill_ladder import START_UP_S, compare, gaps, is_same
 
 
@@ -58,6 +60,31 @@ def test_every_difference_is_seen(tmp_path, what):
     assert not is_same(compare(straight, killed))
 
 
+@pytest.mark.parametrize(("seconds", "delivered"), [(0.0, 0), (30.0, 3)])
+def test_fewer_kills_than_asked_for_fail_and_are_said(
+    tmp_path, monkeypatch, capsys, seconds, delivered
+):
+    """A stand-in for the ladder that lasts so long; both folders are the same."""
+    made_up_study(tmp_path / "straight")
+    made_up_study(tmp_path / "killed")
+    made = compare(tmp_path / "straight", tmp_path / "killed")
+    monkeypatch.setattr(kill_ladder, "compare", lambda straight, killed: made)
+    monkeypatch.setattr(kill_ladder, "finish", lambda command: None)
+    monkeypatch.setattr(kill_ladder, "START_UP_S", 2.0 if seconds < 1 else 0.1)
+    stand_in = tmp_path / "ladder.py"
+    stand_in.write_text(f"import time; time.sleep({seconds})")
+    monkeypatch.setattr(kill_ladder, "LADDER", stand_in)
+    flags = ["kill_ladder.py", "--kills", "3", "--workdir", str(tmp_path / "work")]
+    monkeypatch.setattr(sys, "argv", flags)
+    code = kill_ladder.main()
+    last = capsys.readouterr().err.splitlines()[-1]
+    if delivered == 3:
+        assert code == 0 and last.startswith("killed 3 of 3")
+    else:
+        assert code == 1
+        assert last.startswith(f"error: only {delivered} of 3 kills were delivered")
+
+
 def made_up_study(folder):
     """The files that are compared; clocks and dates differ between two folders."""
     run = folder / "study" / "run"
@@ -83,7 +110,7 @@ def test_a_ladder_killed_ten_times_ends_the_same(tmp_path):
     )
     assert result.returncode == 0, result.stderr + result.stdout
     found = json.loads(result.stdout)
-    assert found["kills"] == 10 and found["kills_in_training"] >= 8
+    assert found["kills"] == found["kills_asked"] == 10 and found["kills_in_training"] >= 8
     assert found["same_forecast"] and not found["strays"]
     assert len(found["runs"]) == 15
     assert all(run["same_rows"] and run["same_params"] for run in found["runs"])

@@ -153,6 +153,59 @@ def test_a_signal_before_jax_is_imported_is_an_interruption_too(tmp_path):
     assert not list(tmp_path.glob("runs/*/*/checkpoints/*"))
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_data_are_prepared_leaves_at_once_and_nothing_behind(tmp_path, number):
+    """200,000 images take minutes; the draft appears when they are begun."""
+    many = "--config.data.train_examples=200000"
+    process = start(*train_arguments(tmp_path, STEPS, many))
+    wait_for_draft(tmp_path)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == ExitCode.INTERRUPTED, err
+    assert "interrupted: before the first step; the same command goes on from there" in out
+    assert err == ""
+    assert [p.suffix for p in (tmp_path / "data" / ".preparing").iterdir()] == [".lock"]
+    assert [p.suffix for p in (tmp_path / "data").rglob("*") if p.is_file()] == [".lock"]
+    directory = only(tmp_path, "runs/default/*")
+    assert json.loads((directory / "config.json").read_text())["identity"] == directory.name
+    assert not list(directory.glob("*.tmp")) and not (directory / "checkpoints").exists()
+    assert not (directory / "record.jsonl").exists() and not is_claimed(directory)
+
+
+def test_a_signal_to_a_sweep_whose_workers_prepare_and_wait_leaves_at_once(tmp_path):
+    """One worker makes the images, the other waits for them."""
+    path = tmp_path / "sweep.py"
+    path.write_text(
+        "def sweep():\n"
+        "    return [{'config': 'configs/elm.py:s1', 'name': n, 'seed': i}"
+        " for i, n in enumerate('ab')]\n"
+    )
+    more = (*TINY, *place(tmp_path), "--config.data.train_examples=200000", "--workers", "2")
+    process = start("-m", "lab.launch.sweep", path, *more)
+    wait_for_draft(tmp_path)
+    wait_until(lambda: len(list(tmp_path.glob("runs/default/*/config.json"))) == 2)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == ExitCode.INTERRUPTED, err
+    assert out.count("interrupted") == 2, "each run says so"
+    assert [p.suffix for p in (tmp_path / "data" / ".preparing").iterdir()] == [".lock"]
+    assert not list(tmp_path.glob("runs/default/*/record.jsonl"))
+    assert not list(tmp_path.glob("runs/default/*/failure.txt"))
+
+
+def wait_for_draft(folder):
+    """Wait until a data set is being made."""
+    wait_until(lambda: any(p.is_dir() for p in folder.glob("data/.preparing/*")))
+
+
+def wait_until(holds, *, seconds=60):
+    for _ in range(seconds * 20):
+        if holds():
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"not so after {seconds} s")
+
+
 def test_a_claim_is_exclusive_and_ends_with_its_block(tmp_path):
     assert not is_claimed(tmp_path / "run")
     with claimed(tmp_path / "run") as ours:

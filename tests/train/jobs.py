@@ -48,9 +48,25 @@ def job(tmp_path, *, layout="ddp", devices=8, size="s4", validation=37, **overri
     return result
 
 
-def train(made, *, stop_at=None, warn=None):
-    """Run the loop; `stop_at` asks to stop before that update, as a signal would."""
-    seen = {"step": made_start(made), "time": 0.0}
+class _Watched(Loop):
+    """Knows which step it evaluates, so that a test can ask to stop there or elsewhere."""
+
+    evaluating = None
+
+    def _evaluate(self, step):
+        self.evaluating = step
+        try:
+            return super()._evaluate(step)
+        finally:
+            self.evaluating = None
+
+
+def train(made, *, stop_at=None, stop_in=None, looks=1, warn=None):
+    """Run the loop; `stop_at` asks to stop before that update, as a signal would.
+
+    `stop_in` asks during the evaluation of that step, at the look number `looks` between batches.
+    """
+    seen = {"step": made_start(made), "looks": 0, "time": 0.0}
     warnings = [] if warn is None else warn
 
     def clock():
@@ -58,13 +74,17 @@ def train(made, *, stop_at=None, warn=None):
         return seen["time"]
 
     def should_stop():
+        if loop.evaluating is not None:
+            seen["looks"] += loop.evaluating == stop_in
+            return loop.evaluating == stop_in and seen["looks"] >= looks
         seen["step"] += 1
         return stop_at is not None and seen["step"] > stop_at
 
     hooks = Hooks(
         clock=clock, should_stop=should_stop, progress=lambda p: None, warn=warnings.append
     )
-    return Loop(made, hooks).run()
+    loop = _Watched(made, hooks)
+    return loop.run()
 
 
 def made_start(made):

@@ -52,6 +52,66 @@ def test_stop_and_go_on_is_bit_exact(tmp_path, straight, stop_at):
     assert (again.directory / name).read_bytes() == (straight.directory / name).read_bytes()
 
 
+def manifest_metrics(made):
+    """The metrics beside every checkpoint that is kept."""
+    found = made.directory.glob("checkpoints/*/manifest.json")
+    return {path.parent.name: json.loads(path.read_text())["metrics"] for path in found}
+
+
+SMALLEST = {"devices": 1, "size": "s1", **RANDOM}
+
+
+@pytest.fixture(scope="module")
+def smallest(tmp_path_factory):
+    made = job(tmp_path_factory.mktemp("smallest"), **SMALLEST)
+    assert train(made).status is Status.FINISHED
+    return made
+
+
+@pytest.mark.parametrize(("step", "looks"), [(0, 1), (5, 3), (5, 9), (10, 4), (10, 12)])
+def test_a_stop_inside_an_evaluation_saves_writes_no_row_and_goes_on_exactly(
+    tmp_path, smallest, step, looks
+):
+    """37 images in batches of 16, raw and averaged: 12 looks, half when batches come back."""
+    made = job(tmp_path, **SMALLEST)
+    outcome = train(made, stop_in=step, looks=looks)
+    assert (outcome.status, outcome.step) == (Status.INTERRUPTED, step)
+    rows = record(made)
+    assert rows == [r for r in record(smallest) if r["kind"] == "header" or r["step"] < step] + [
+        r for r in record(smallest) if r["kind"] == "train" and r["step"] == step
+    ]
+    assert state_of(made).step == step, "saved all the same"
+    again = job(tmp_path, **SMALLEST)
+    assert train(again).status is Status.FINISHED
+    assert record(again) == record(smallest)
+    assert manifest_metrics(again)["10"] == manifest_metrics(smallest)["10"]
+    for a, b in zip(
+        jax.tree.leaves(state_of(again).tree), jax.tree.leaves(state_of(smallest).tree), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+    name = "validation.npz"
+    assert (again.directory / name).read_bytes() == (smallest.directory / name).read_bytes()
+
+
+def test_a_stop_after_the_last_look_of_an_evaluation_is_seen_before_the_update(tmp_path, smallest):
+    made = job(tmp_path, **SMALLEST)
+    assert train(made, stop_in=5, looks=13).status is Status.FINISHED, "there are 12 looks"
+    assert record(made) == record(smallest)
+
+
+def test_a_kept_checkpoint_gets_the_evaluation_that_a_stop_cut_short(tmp_path):
+    kept = {"execution.checkpoint_every_steps": 5, "execution.keep_every_steps": 5, **SMALLEST}
+    whole = job(tmp_path / "whole", **kept)
+    train(whole)
+    cut = job(tmp_path / "cut", **kept)
+    assert train(cut, stop_in=5, looks=2).status is Status.INTERRUPTED
+    assert "loss_nats_per_token" not in manifest_metrics(cut)["5"]
+    train(cut)
+    assert manifest_metrics(cut) == manifest_metrics(whole)
+    assert sorted(manifest_metrics(cut)) == ["10", "5"]
+    assert "loss_nats_per_token" in manifest_metrics(cut)["5"]
+
+
 def test_the_record_says_what_happened(straight):
     rows = record(straight)
     assert [r["kind"] for r in rows] == (
@@ -183,6 +243,20 @@ def test_divergence_names_step_rate_norm_and_last_good_checkpoint(tmp_path):
 def test_a_batch_that_does_not_divide_is_refused(tmp_path):
     with pytest.raises(LabError, match=r"config\.train\.batch_size = 12: a multiple of 8"):
         job(tmp_path, **{"train.batch_size": 12})
+
+
+@pytest.mark.parametrize(
+    ("warmup", "said"),
+    [("9 steps", 'the 9 of config.optimizer.warmup = "9 steps"'), ("2e3 tokens", "the 21 of")],
+)
+def test_a_schedule_longer_than_the_run_is_refused_when_the_data_are_known(tmp_path, warmup, said):
+    """96 tokens and 8 images a step, 48 images: 2 epochs are 12 steps."""
+    made = job(tmp_path, **{"optimizer.warmup": warmup, "train.duration": "2 epochs"})
+    with pytest.raises(LabError) as refused:
+        train(made)
+    assert str(refused.value).startswith('config.train.duration = "2 epochs": 12 steps are too few')
+    assert said in str(refused.value) and "the 4 of config.optimizer.cooldown" in str(refused.value)
+    assert not (made.directory / "record.jsonl").exists()
 
 
 def test_the_first_loss_is_the_log_of_the_vocabulary(one_device):

@@ -1,0 +1,151 @@
+"""Rolling origins: each law is fitted to the smaller runs and forecasts the larger ones.
+
+The origins lie at equal steps of log size below the largest run, down to a tenth of it and not
+below the middle of the range. All origins of a law are solved in one batch: a run that an origin
+has not seen has the weight zero.
+
+Runs near the frontier count more: a run weighs as much as its size (`local` = 1). No law is exact
+over five decades, and what is asked lies beyond the largest run; on rolling origins inside public
+tables this halves the error of every law (LOG.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from analysis import solver
+from analysis.estimate import Points
+from analysis.form import Form, Scale
+from analysis.losses import Loss
+
+AHEAD = 10.0  # the farthest origin lies this factor below the largest run
+ORIGINS = 4
+LEAST_POINTS = 6  # that an origin has seen
+STARTS = 16
+FINALISTS = 4  # of the starts, that are followed to the end
+FIRST_STEPS, MOST_STEPS = 30, 300  # of the solver, for all starts and for the finalists
+
+
+@dataclass(frozen=True)
+class Window:
+    """What one origin sees: `kept` (n,) runs are fitted, `ahead` (n,) are forecast."""
+
+    kept: np.ndarray
+    ahead: np.ndarray
+    reached: float  # the size of the largest run that was seen
+
+
+@dataclass(frozen=True)
+class Rolled:
+    """One law over all windows; row 0 is the fit to all runs. Rows that failed hold NaN.
+
+    theta (1 + K, P), error (1 + K, n) log(measured / law), rms of the weighted residual (1 + K,).
+    """
+
+    form: Form
+    scale: Scale
+    theta: np.ndarray
+    error: np.ndarray
+    residual_rms: np.ndarray
+
+    @property
+    def certified(self) -> np.ndarray:
+        return np.all(np.isfinite(self.theta), axis=-1)
+
+    def log_loss(self, x: np.ndarray) -> np.ndarray:
+        """The law of all runs at x (m, V): log losses (m,)."""
+        z = np.log(x) - self.scale.center
+        return self.form.log_loss(self.theta[:1], z)[0] + self.scale.log_loss
+
+
+def windows(size: np.ndarray) -> tuple[Window, ...]:
+    """The origins of runs of that size (n,), the nearest to the frontier first."""
+    log_size = np.log(size)
+    reach = min(np.log(AHEAD), 0.5 * np.ptp(log_size))
+    out: list[Window] = []
+    for step in range(1, ORIGINS + 1):
+        edge = log_size.max() - reach * step / ORIGINS
+        kept = log_size <= edge + 1e-9
+        if kept.sum() < LEAST_POINTS or kept.all():
+            continue
+        reached = log_size[kept].max()
+        ahead = ~kept & (log_size <= reached + np.log(AHEAD) + 1e-9)
+        if ahead.any() and not any((kept == other.kept).all() for other in out):
+            out.append(Window(kept, ahead, float(size[kept].max())))
+    return tuple(out)
+
+
+def local_weights(size: np.ndarray, kept: np.ndarray, local: float) -> np.ndarray:
+    """(size / largest seen)^local where seen, else 0, (n,)."""
+    return np.where(kept, (size / size[kept].max()) ** local, 0.0)
+
+
+def roll(
+    form: Form,
+    points: Points,
+    size: np.ndarray,
+    seen: Sequence[Window],
+    *,
+    loss: Loss,
+    local: float,
+    seed: int = 0,
+) -> Rolled:
+    """Fit the form to all points and from each origin; rows without a certificate hold NaN."""
+    log_x, log_loss = np.log(points.x), np.log(points.loss)
+    scale = form.scale(log_x, log_loss)
+    z, y = log_x - scale.center, log_loss - scale.log_loss
+    problem = solver.Problem(form, z, form.pin({}, scale), loss)
+    masks = [np.ones(len(y), dtype=bool), *(window.kept for window in seen)]
+    weight = np.array([points.weight * local_weights(size, mask, local) for mask in masks])
+    starts = form.starts(z, y, STARTS, np.random.default_rng(seed))
+    upper = _upper(form, y, masks)
+    tries = np.tile(starts, (len(masks), 1, 1))
+    for keep, limit in ((FINALISTS, FIRST_STEPS), (1, MOST_STEPS)):
+        each = tries.shape[1]
+        found = solver.solve(
+            problem,
+            y=y,
+            w=np.repeat(weight, each, axis=0),
+            starts=tries.reshape(-1, tries.shape[-1]),
+            limit=limit,
+            upper=np.repeat(upper, each, axis=0),
+        )
+        tries = _lowest(found, len(masks), keep)
+    theta = _best(found, len(masks))
+    free = len(form.parameters) - len(form.constants)
+    theta[[mask.sum() <= free for mask in masks]] = np.nan
+    with np.errstate(invalid="ignore"):
+        error = y - form.log_loss(theta, z)
+        rms = np.sqrt(np.sum(weight * error**2, axis=-1) / weight.sum(axis=-1))
+    return Rolled(form, scale, theta, error, rms)
+
+
+def _upper(form: Form, y: np.ndarray, masks: Sequence[np.ndarray]) -> np.ndarray:
+    """Upper limits (K, P): a floor may reach the smallest loss that its origin has seen."""
+    out = np.tile(form.bounds()[1], (len(masks), 1))
+    if "E" in form.parameters:
+        out[:, form.parameters.index("E")] = [np.exp(y[mask].min()) for mask in masks]
+    return out
+
+
+def _lowest(found: solver.Solution, count: int, keep: int) -> np.ndarray:
+    """Theta of the lowest starts of each problem, (count, keep, P)."""
+    value = np.where(np.isfinite(found.objective), found.objective, np.inf).reshape(count, -1)
+    order = np.argsort(value, axis=1, kind="stable")[:, :keep]
+    theta = found.theta.reshape(count, value.shape[1], -1)
+    return np.take_along_axis(theta, order[..., None], axis=1)
+
+
+def _best(found: solver.Solution, count: int) -> np.ndarray:
+    """Theta of the lowest start of each problem (count, P), NaN where that is not certified."""
+    value = np.where(np.isfinite(found.objective), found.objective, np.inf).reshape(count, -1)
+    lowest = value.min(axis=1, keepdims=True)
+    alike = value <= lowest * (1 + 1e-6) + 1e-24
+    certified = found.certified.reshape(count, -1) & alike
+    index = np.where(certified.any(axis=1), certified.argmax(axis=1), 0)
+    theta = found.theta.reshape(count, value.shape[1], -1)[np.arange(count), index]
+    theta[~certified.any(axis=1)] = np.nan
+    return theta

@@ -1,0 +1,71 @@
+"""`python -m analysis optimum DIR`: its flags and its answer."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from analysis.optimum import Optimum
+    from analysis.table import Table
+
+SAY = "the compute-optimal frontier by envelope, isoFLOP and a law, with their disagreement"
+EXAMPLE = "runs/first_ladder --target 1e18 --json"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of the command beside those that every command has."""
+    add = parser.add_argument
+    add("--target", action="append", type=float, metavar="FLOPS", help="a budget; may be repeated")
+    add("--flops", choices=("6ND", "counted"), default="6ND", help="which compute C is meant")
+    add("--form", default="separable", help="the law L(N, D) of the parametric road")
+    add("--interpolant", choices=("akima", "cubic", "parabola"), default="akima")
+    add(
+        "--budget", action="append", type=float, metavar="FLOPS",
+        help="an isoFLOP budget; without it runs of nearly one C are one budget",
+    )  # fmt: skip
+    add("--tolerance", type=float, default=0.02, help="how close to a budget a run's C must be")
+    add("--level", type=float, default=0.9, help="level of the intervals")
+    add("--sensitivity", action="store_true", help="add the table over conventions of N and C")
+    add("--plot", metavar="PATH", help="write the frontier as SVG")
+    add("--plot-bowls", metavar="PATH", help="write the isoFLOP bowls as SVG")
+
+
+def run(options: argparse.Namespace, table: Table) -> str:
+    """The answer to print, JSON where --json was given; writes the figures asked for."""
+    from analysis.optimum import optimum
+
+    chosen = {
+        "form": options.form,
+        "interpolant": options.interpolant,
+        "budgets": options.budget,
+        "tolerance": options.tolerance,
+        "level": options.level,
+    }
+    found = optimum(table, targets=options.target, flops=options.flops, **chosen)
+    if options.plot:
+        found.plot(options.plot)
+    if options.plot_bowls:
+        found.plot_bowls(options.plot_bowls)
+    return _json(found, options, chosen) if options.json else _text(found, options, chosen)
+
+
+def _json(found: Optimum, options: argparse.Namespace, chosen: dict) -> str:
+    out = found.as_json()
+    if options.sensitivity:
+        from analysis.sensitivity import sensitivity
+
+        rows = sensitivity(found.table, targets=found.targets, **chosen)
+        out["sensitivity"] = json.loads(rows.to_json(orient="records"))
+    return json.dumps(out, indent=1, allow_nan=False)
+
+
+def _text(found: Optimum, options: argparse.Namespace, chosen: dict) -> str:
+    lines = [found.summary()]
+    if options.sensitivity:
+        from analysis.sensitivity import sensitivity
+
+        rows = sensitivity(found.table, targets=found.targets, **chosen)
+        lines += ["sensitivity to conventions:", rows.drop(columns="reason").to_string(index=False)]
+    return "\n".join(lines)
