@@ -114,7 +114,8 @@ def roll(
             upper=np.repeat(upper, each, axis=0),
         )
         tries = _lowest(found, len(masks), keep)
-    theta = _best(found, len(masks))
+    theta, certified = solver.lowest(found, len(masks))
+    theta[~certified] = np.nan
     free = len(form.parameters) - len(form.constants)
     theta[[mask.sum() <= free for mask in masks]] = np.nan
     with np.errstate(invalid="ignore"):
@@ -137,15 +138,3 @@ def _lowest(found: solver.Solution, count: int, keep: int) -> np.ndarray:
     order = np.argsort(value, axis=1, kind="stable")[:, :keep]
     theta = found.theta.reshape(count, value.shape[1], -1)
     return np.take_along_axis(theta, order[..., None], axis=1)
-
-
-def _best(found: solver.Solution, count: int) -> np.ndarray:
-    """Theta of the lowest start of each problem (count, P), NaN where that is not certified."""
-    value = np.where(np.isfinite(found.objective), found.objective, np.inf).reshape(count, -1)
-    lowest = value.min(axis=1, keepdims=True)
-    alike = value <= lowest * (1 + 1e-6) + 1e-24
-    certified = found.certified.reshape(count, -1) & alike
-    index = np.where(certified.any(axis=1), certified.argmax(axis=1), 0)
-    theta = found.theta.reshape(count, value.shape[1], -1)[np.arange(count), index]
-    theta[~certified.any(axis=1)] = np.nan
-    return theta

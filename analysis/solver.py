@@ -185,6 +185,16 @@ def _descend(
     return Solution(theta, value, certificate, certificate <= tolerance)
 
 
+def lowest(found: Solution, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Theta (count, P) of the lowest start of each problem, and whether one there is certified."""
+    value = np.where(np.isfinite(found.objective), found.objective, np.inf).reshape(count, -1)
+    alike = value <= value.min(axis=1, keepdims=True) * (1 + 1e-6) + 1e-24
+    certified = found.certified.reshape(count, -1) & alike
+    index = np.where(certified.any(axis=1), certified.argmax(axis=1), value.argmin(axis=1))
+    theta = found.theta.reshape(count, value.shape[1], -1)[np.arange(count), index]
+    return theta, certified.any(axis=1)
+
+
 def solve(
     problem: Problem,
     *,

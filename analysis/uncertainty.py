@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 DRAWS = 1000
 LEAST_POINTS = 4  # that a rolling-origin fit is made of
 MOST_ORIGINS = 6
+RETRIES, RETRY_STEPS = 8, 600  # random starts and steps for refits that crawl from the fit
 
 
 class Method(enum.Enum):
@@ -159,10 +160,31 @@ def bootstrap(
         times = rng.multinomial(count, np.full(count, 1.0 / count), draws)
         usable = (times > 0).sum(axis=1) > fit.fitted_count
         w = w * times
-    starts = np.tile(fit.theta, (draws, 1))
-    found = solver.solve(fit.problem, y=y, w=w, starts=starts)
-    good = found.certified & usable
-    return Draws(found.theta[good], noise[good], draws, int(good.sum()), method)
+    theta, certified = _refits(fit, np.broadcast_to(y, (draws, count)), w, seed)
+    good = certified & usable
+    return Draws(theta[good], noise[good], draws, int(good.sum()), method)
+
+
+def _refits(fit: Estimate, y: np.ndarray, w: np.ndarray, seed: int) -> tuple[np.ndarray, ...]:
+    """Theta (B, P) and certified (B,): from the fit, and where that fails from random starts."""
+    problem, w = fit.problem, np.broadcast_to(w, y.shape)
+    found = solver.solve(problem, y=y, w=w, starts=np.tile(fit.theta, (len(y), 1)))
+    theta, certified = found.theta.copy(), found.certified.copy()
+    left = np.flatnonzero(~certified)
+    if not len(left):
+        return theta, certified
+    rng = np.random.default_rng(seed)
+    fresh = fit.form.starts(problem.z, np.log(fit.points.loss) - fit.scale.log_loss, RETRIES, rng)
+    tries = [np.vstack([theta[index], fresh]) for index in left]
+    again = solver.solve(
+        problem,
+        y=np.repeat(y[left], RETRIES + 1, axis=0),
+        w=np.repeat(w[left], RETRIES + 1, axis=0),
+        starts=np.concatenate(tries),
+        limit=RETRY_STEPS,
+    )
+    theta[left], certified[left] = solver.lowest(again, len(left))
+    return theta, certified
 
 
 def parameter_intervals(

@@ -140,16 +140,41 @@ def test_a_thousand_refits_take_less_than_three_seconds():
 
 
 def test_uncertified_refits_are_counted_and_not_used(monkeypatch):
+    """Every other resample is told that it found nothing."""
     fit = estimate(
         power_floor(), ladder(8, 2e-3, np.random.default_rng(1)), loss=Huber(), pinned={}
     )
-    strict = solver.solve.__kwdefaults__ | {"tolerance": 0.0}
-    monkeypatch.setattr(solver.solve, "__kwdefaults__", strict)
+    whole = uncertainty.bootstrap(fit, draws=20)
+    refits = uncertainty._refits
+
+    def half(*arguments):
+        theta, certified = refits(*arguments)
+        return theta, certified & (np.arange(len(theta)) % 2 == 0)
+
+    monkeypatch.setattr(uncertainty, "_refits", half)
     draws = uncertainty.bootstrap(fit, draws=20)
-    assert draws.uncertified > 0 and len(draws.theta) == draws.certified < 20
-    if not draws.certified:
-        with pytest.raises(AnalysisError, match="no bootstrap refit converged"):
-            uncertainty.parameter_intervals(fit, draws, 0.9)
+    assert (draws.certified, draws.uncertified) == (10, 10)
+    np.testing.assert_array_equal(draws.theta, whole.theta[::2])
+    monkeypatch.setattr(uncertainty, "_refits", lambda *a: (refits(*a)[0], np.zeros(20, bool)))
+    with pytest.raises(AnalysisError, match="no bootstrap refit converged"):
+        uncertainty.parameter_intervals(fit, uncertainty.bootstrap(fit, draws=20), 0.9)
+
+
+def test_refits_that_crawl_are_tried_from_random_starts(monkeypatch):
+    """With two steps a warm start certifies few refits; the retries reach the same optima."""
+    fit = estimate(
+        power_floor(), ladder(8, 2e-3, np.random.default_rng(1)), loss=Squares(), pinned={}
+    )
+    whole = uncertainty.bootstrap(fit, draws=30)
+    solve = solver.solve
+
+    def short(problem, **given):
+        return solve(problem, **given | ({"limit": 2} if "limit" not in given else {}))
+
+    monkeypatch.setattr(solver, "solve", short)
+    again = uncertainty.bootstrap(fit, draws=30)
+    assert again.certified == whole.certified == 30
+    np.testing.assert_allclose(again.theta, whole.theta, rtol=1e-4, atol=1e-6)
 
 
 def test_forward_errors_are_those_of_fits_without_the_largest():
