@@ -98,7 +98,7 @@ def sweep(argument: str = "dead_leaves") -> list[Override]:
     alone: Override = {"execution.devices": 2, "execution.layout": "ddp"}
     return chain(
         product(runs(FIT_SIZES, FULL), [common]),
-        product(runs(["s4", "s3", "s2", "s1"], HALF), [common]),
-        product(runs(["s4", "s3", "s2", "s1"], QUARTER), [common]),
+        product(runs(["s5", "s4", "s3", "s2"], HALF), [common]),
+        product(runs(["s5", "s4", "s3", "s2"], QUARTER), [common]),
         product(runs([FORECAST_SIZE], FULL), [{**common, **alone}]),
     )

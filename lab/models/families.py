@@ -39,18 +39,18 @@ class Family:
 
 
 # ELM's published sizes (its code, `ar_model.py`): 64 features a head, SwiGLU's two thirds of four
-# widths rounded up to 256. The small sizes keep to the lower half of the published ratio of width
-# to depth (32 to 64): one layer 64 wide was no better than one 48 wide. They round to 8 and have
-# 16 features a head (20 in s2).
+# widths rounded up to 256. The small sizes keep a ratio of width to depth from 20 to 32 (published:
+# 32 to 64): where there are one or two layers, wider ones were no better (LOG.md). They round to 8
+# and have 16 features a head (12 in s1, 20 in s3).
 ELM_SIZES = {
-    "s1": Size(1, 32, 2, 88),
-    "s2": Size(1, 40, 2, 112),
-    "s3": Size(1, 48, 3, 128),
-    "s4": Size(2, 64, 4, 176),
-    "s5": Size(2, 80, 5, 216),
-    "s6": Size(2, 96, 6, 256),
-    "s7": Size(3, 96, 6, 256),
-    "s8": Size(3, 112, 7, 304),
+    "s1": Size(1, 24, 2, 64),
+    "s2": Size(1, 32, 2, 88),
+    "s3": Size(2, 40, 2, 112),
+    "s4": Size(2, 48, 3, 128),
+    "s5": Size(2, 64, 4, 176),
+    "s6": Size(3, 64, 4, 176),
+    "s7": Size(3, 80, 5, 216),
+    "s8": Size(3, 96, 6, 256),
     "s9": Size(4, 128, 8, 344),
     "s10": Size(5, 160, 10, 432),
     "s11": Size(6, 192, 12, 512),
