@@ -16,6 +16,7 @@ import types
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from analysis.bootstrap import Method as Method
     from analysis.compare import Comparison as Comparison
     from analysis.compare import compare as compare
     from analysis.design import next_runs as next_runs
@@ -41,10 +42,14 @@ if TYPE_CHECKING:
     from analysis.losses import Lad as Lad
     from analysis.losses import SoftL1 as SoftL1
     from analysis.losses import Squares as Squares
+    from analysis.noise import Noise as Noise
+    from analysis.noise import noise_of as noise_of
     from analysis.optimum import Optimum as Optimum
     from analysis.optimum import optimum as optimum
     from analysis.plan import Plan as Plan
     from analysis.plan import PlanStatus as PlanStatus
+    from analysis.prediction import Images as Images
+    from analysis.profile import Profile as Profile
     from analysis.report import write_report as write_report
     from analysis.run_table import read_table as read_table
     from analysis.run_table import write_table as write_table
@@ -55,11 +60,15 @@ if TYPE_CHECKING:
     from analysis.table import read_runs as read_runs
 
 _HOME = {
+    "bootstrap": ("Method",),
     "compare": ("Comparison", "compare"),
     "design": ("next_runs",),
     "importers": ("import_runs",),
+    "noise": ("Noise", "noise_of"),
     "optimum": ("Optimum", "optimum"),
     "plan": ("Plan", "PlanStatus"),
+    "prediction": ("Images",),
+    "profile": ("Profile",),
     "run_table": ("read_table", "write_table"),
     "sensitivity": ("sensitivity",),
     "differences": ("neighbours", "paired"),

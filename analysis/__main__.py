@@ -34,8 +34,9 @@ def _common(parser: argparse.ArgumentParser) -> None:
 
 def _fitting(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--loss", choices=("huber", "squares", "soft_l1", "lad", "asymmetric"), default="huber"
-    )
+        "--loss", choices=("huber", "squares", "soft_l1", "lad", "asymmetric"),
+        help="what a fit minimises (huber)",
+    )  # fmt: skip
     parser.add_argument("--delta", type=float, help="of the loss, in log units (huber: 1e-3)")
     parser.add_argument("--level", type=float, default=0.9, help="level of the intervals")
 
@@ -59,8 +60,10 @@ def _parser() -> argparse.ArgumentParser:
         return found
 
     command("table", "list the finished runs and what was left out", "runs/first_ladder")
+    from analysis import fit_command
+
     found = command("fit", "fit laws to the runs", "runs/first_ladder --form power_floor_N")
-    found.add_argument("--form", help="one form; without it L(N), L(C) and L(N, D)")
+    fit_command.add_arguments(found)
     _pins(found)
     _fitting(found)
     example = "runs/first_ladder --n 331776 --freeze runs/first_ladder/forecast.json"
@@ -68,7 +71,12 @@ def _parser() -> argparse.ArgumentParser:
     found.add_argument(
         "--form", default="power_floor_N", help='a law, or "average" of all that fit the table'
     )
-    for name, what in (("n", "parameters"), ("d", "tokens"), ("c", "FLOPs")):
+    for name, what in (
+        ("n", "parameters"),
+        ("d", "tokens"),
+        ("c", "FLOPs"),
+        ("u", "unique tokens"),
+    ):
         found.add_argument(f"--{name}", type=float, help=f"{what} of the new run")
     found.add_argument(
         "--images", choices=("same", "other"), default="same",
@@ -160,7 +168,7 @@ def _beside(options: argparse.Namespace, name: str) -> Path:
 def _loss(options: argparse.Namespace) -> Loss:
     from analysis.losses import loss_named
 
-    return loss_named(options.loss, options.delta)
+    return loss_named(options.loss or "huber", options.delta)
 
 
 def _say(text: str) -> None:
@@ -216,52 +224,34 @@ def _run_table(options: argparse.Namespace) -> None:
 
 
 def _run_fit(options: argparse.Namespace) -> None:
-    from analysis.fit import fit
-    from analysis.laws import Law, standard_laws
+    from analysis.fit_command import run_fit
 
-    table, loss = _table(options), _loss(options)
-    pinned = _pinned(options)
-    if options.form:
-        used = _points_for(options.form, table)
-        made = fit(options.form, used, loss=loss, pinned=pinned, level=options.level)
-        laws = (Law(options.form, made),)
-    elif pinned:
-        raise AnalysisError("--pin needs --form")
-    else:
-        laws = standard_laws(table, loss=loss, level=options.level)
-    if options.json:
-        _print_json([law.fit.as_json() if law.fit else {"problem": law.problem} for law in laws])
-        return
-    for law in laws:
-        _say(law.fit.summary() if law.fit else f"{law.title}: {law.problem}")
-        if law.fit and law.fit.table.not_used:
-            _say(f"  not used (another D): {', '.join(law.fit.table.not_used)}")
+    table = _table(options)
+    run_fit(options, table, loss=_loss(options), pinned=_pinned(options), say=_say)
     if "N" in table.runs:
         largest = 4 * table.variable("N").max()
         _next(options, f"forecast {options.directory} --n {largest:.0f}")
-
-
-def _points_for(form: str, table: Table) -> Table:
-    """All runs for a law of N and D; for a law of one variable those at one D."""
-    from analysis.forms import form_named
-    from analysis.laws import ladder_of
-
-    return table if len(form_named(form).variables) > 1 else ladder_of(table)
 
 
 def _law(options: argparse.Namespace) -> Fit | Comparison:
     """The law that forecasts: one form, or the average of all that fit the table."""
     from analysis.compare import compare
     from analysis.fit import fit
+    from analysis.fit_command import points_for
 
     table, pinned = _table(options), _pinned(options)
     if options.form == AVERAGE:
-        if pinned:
-            raise AnalysisError(f"--pin: not with --form {AVERAGE}")
+        for flag, given in {
+            "--pin": pinned,
+            "--loss": options.loss,
+            "--delta": options.delta,
+        }.items():
+            if given:
+                raise AnalysisError(f"{flag}: not with --form {AVERAGE} (see compare)")
         return compare(table, level=options.level)
     return fit(
         options.form,
-        _points_for(options.form, table),
+        points_for(options.form, table),
         loss=_loss(options),
         pinned=pinned,
         level=options.level,
@@ -276,7 +266,10 @@ def _run_forecast(options: argparse.Namespace) -> None:
 
     law = _law(options)
     images = Images(options.images)
-    made = forecast(law, N=options.n, D=options.d, C=options.c, level=options.level, images=images)
+    made = forecast(
+        law, N=options.n, D=options.d, C=options.c, U=options.u, level=options.level,
+        images=images,
+    )  # fmt: skip
     if options.freeze:
         freeze(made, options.freeze, date=datetime.date.today().isoformat())
     if options.json:
@@ -299,7 +292,7 @@ def _frozen(options: argparse.Namespace) -> Path:
 def _run_verify(options: argparse.Namespace) -> None:
     import datetime
 
-    from analysis.forecast import verify
+    from analysis.forecast import suffixed, verify
 
     verdict = verify(
         _frozen(options),
@@ -308,7 +301,7 @@ def _run_verify(options: argparse.Namespace) -> None:
         date=datetime.date.today().isoformat(),
     )
     if options.json:
-        unit = verdict.loss_unit.replace("/", "_per_")
+        unit = suffixed(verdict.loss_unit)
         out = {"sentence": verdict.sentence, "inside": verdict.inside, "identity": verdict.identity}
         _print_json(
             out | {f"measured_{unit}": verdict.measured, f"winkler_{unit}": verdict.winkler}

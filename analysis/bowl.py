@@ -120,12 +120,15 @@ def pieces(bowl: Bowl, log_loss: np.ndarray, how: Interpolant) -> tuple[np.ndarr
     return _polynomial(x, log_loss[near], degree), x[[0, -1]]
 
 
+STRAIGHT = 1e-6  # a bowl that bends by less of its depth is a line: lowest at one end
+
+
 def _no_minimum(bowl: Bowl, how: Interpolant) -> tuple[Standing, str]:
     """Why the interpolant has no minimum between its ends."""
     near = window(bowl)
     x, y = bowl.log_n[near], bowl.log_loss[near, None]
     bend = _polynomial(x, y, 2)[1, 0, 0]
-    if bend <= 0:
+    if bend * np.ptp(x) ** 2 < -STRAIGHT * np.ptp(y):
         return Standing.CONCAVE, "losses bend downwards over log N"
     if how is not Interpolant.AKIMA:
         a, b, c, _ = _polynomial(x, y, 3 if how is Interpolant.CUBIC else 2)[:, 0, 0]

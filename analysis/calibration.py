@@ -20,6 +20,8 @@ from scipy import stats
 
 from analysis.forward import Rolled, Window
 
+LEAST_NOISE = 1e-6  # log units: a loss is not known better than to its sixth digit
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -87,7 +89,7 @@ def calibrate(
     )
     weights = np.exp(evidence - evidence.max())
     weights = weights / weights.sum() if errors.size else np.full(len(laws), 1.0 / len(laws))
-    noise = float(np.sqrt(weights @ squares))
+    noise = max(float(np.sqrt(weights @ squares)), LEAST_NOISE)
     drift = _drift(laws, weights, [(i, seen[i]) for i in back], size, noise, among)
     full = np.zeros(len(rolled))
     full[[law.certified[row] for law in rolled]] = weights

@@ -7,6 +7,7 @@ print(found.summary()); found.predict(N=7e9, D=2e12)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +17,9 @@ import numpy as np
 
 from analysis import calibration, forward
 from analysis.errors import AnalysisError
-from analysis.estimate import Points, Status, refusal
+from analysis.estimate import Points, Status, bound_status, refusal
 from analysis.fit import points_of, variables_of
-from analysis.form import Form, distinct
+from analysis.form import Form, distinct, one_ray
 from analysis.forms import (
     broken,
     form_named,
@@ -31,12 +32,14 @@ from analysis.forms import (
     skaling,
 )
 from analysis.losses import Loss, Squares, loss_named
-from analysis.table import Table
+from analysis.table import COLUMN_OF, Table
 from analysis.uncertainty import Images, Prediction, check_level, relative_error
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+
+MOST_LOCAL = 4.0
 
 
 @dataclass(frozen=True)
@@ -104,11 +107,12 @@ class Comparison:
                 reason = "no start reached a certified minimum"
                 found.append(_member(law.form, Status.UNCONVERGED, reason))
                 continue
+            status, reason = bound_status(law.form, law.theta[0], law.scale)
             public = law.form.public(law.theta[0], law.scale)
             errors = [law.error[i + 1][window.ahead] for i, window in enumerate(self.windows)]
             found.append(
                 Member(
-                    law.form, Status.CONVERGED, "", float(weight), float(law.residual_rms[0]),
+                    law.form, status, reason, float(weight), float(law.residual_rms[0]),
                     tuple(float(np.sqrt(np.mean(error**2))) for error in errors),
                     {name: float(value) for name, value in public.items()},
                 )
@@ -149,6 +153,7 @@ class Comparison:
         N: float | np.ndarray | None = None,
         D: float | np.ndarray | None = None,
         C: float | np.ndarray | None = None,
+        U: float | np.ndarray | None = None,
         level: float | None = None,
         images: Images = Images.SAME,
     ) -> Prediction:
@@ -156,12 +161,12 @@ class Comparison:
         level = self.level if level is None else level
         check_level(level)
         known = self._calibrated()
-        x = variables_of(self.variables, {"N": N, "D": D, "C": C})
+        x = variables_of(self.variables, {"N": N, "D": D, "C": C, "U": U})
         laws = np.array(
             [law.log_loss(x) if law.certified[0] else np.zeros(len(x)) for law in self.rolled]
         )
         center = known.weights @ laws
-        distance = np.log(np.prod(x, axis=1) / np.prod(self.points.x, axis=1).max())
+        distance = np.log(self.rolled[0].form.size(x) / self.size.max())
         sd = known.sd_log(distance, laws)
         law_only = np.sqrt(np.maximum(sd**2 - known.noise_log**2, 0.0))
         if images is Images.OTHER:
@@ -176,7 +181,11 @@ class Comparison:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader must know beside the numbers."""
-        notes = []
+        notes = [
+            f"{member.form.name}: {member.reason}"
+            for member in self.members
+            if member.status is Status.AT_BOUND
+        ]
         lost = sum(int((~law.certified[1:]).sum()) for law in self.rolled)
         asked = sum(len(law.certified) - 1 for law in self.rolled)
         if lost:
@@ -184,6 +193,8 @@ class Comparison:
                 f"{lost} of {asked} fits from earlier origins found no certified minimum and count "
                 f"as the worst law there"
             )
+        if self.calibration and self.calibration.noise_log <= calibration.LEAST_NOISE:
+            notes.append("the laws leave no residual: the interval is that of six digits of a loss")
         if self.calibration and not self.calibration.origins:
             notes.append(
                 "no origin has runs enough before and after it: the laws weigh alike, and the "
@@ -305,6 +316,9 @@ def _member_json(member: Member) -> dict:
 
 def default_forms(table: Table) -> tuple[Form, ...]:
     """L(N, D) where both vary and do not move together, else curves of what varies."""
+    for name in ("N", "D"):
+        if COLUMN_OF[name] in table.runs:
+            points_of(table, (name,))  # refuses what has no logarithm
     varied = [name for name in ("N", "D", "C") if _varies(table, name)]
     if "N" in varied and "D" in varied:
         log_x = np.log(np.stack([table.variable("N"), table.variable("D")], axis=-1))
@@ -313,6 +327,14 @@ def default_forms(table: Table) -> tuple[Form, ...]:
     if not varied:
         raise AnalysisError(f"{table.source}: none of N, D and C varies")
     return curves(varied[0])
+
+
+def _at_one_d(table: Table, variable: str) -> Table:
+    """For a law of N or C alone the runs at one D, unless all lie on one ray."""
+    if variable == "D" or not (_varies(table, "N") and _varies(table, "D")):
+        return table
+    log_x = np.log(np.stack([table.variable("N"), table.variable("D")], axis=-1))
+    return table if one_ray(log_x, ("N", "D")) else table.at_common_tokens()
 
 
 def curves(variable: str) -> tuple[Form, ...]:
@@ -337,14 +359,19 @@ def compare(
 ) -> Comparison:
     """Fit every law, weigh them by their forecasts inside the table, calibrate the interval."""
     check_level(level)
-    laws = [form_named(f) if isinstance(f, str) else f for f in forms or default_forms(table)]
+    if not (math.isfinite(local) and 0 <= local <= MOST_LOCAL):
+        raise AnalysisError(f"local {local}: allowed is 0 to {MOST_LOCAL:g}")
+    asked = forms or default_forms(table)
+    laws = list(dict.fromkeys(form_named(f) if isinstance(f, str) else f for f in asked))
     if len({law.variables for law in laws}) != 1:
         raise AnalysisError(
             "laws of different variables: " + ", ".join(f"{x.name} of {x.variables}" for x in laws)
         )
     used = loss_named(loss) if isinstance(loss, str) else loss or Squares()
+    if len(laws[0].variables) == 1:
+        table = _at_one_d(table, laws[0].variables[0])
     points = points_of(table, laws[0].variables)
-    size = np.prod(points.x, axis=1)  # the variable, or N D: in proportion to compute
+    size = laws[0].size(points.x)
     refused, fitted = [], []
     for law in laws:
         why = refusal(law, points, {})

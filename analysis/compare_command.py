@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -17,9 +16,17 @@ EXAMPLE = "runs/first_ladder --n 1e6 --d 2e7"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `python -m analysis compare`, beside those of every command."""
     parser.add_argument(
-        "--form", action="append", metavar="FORM", help="a law; without it all that fit the table"
+        "--form",
+        action="append",
+        metavar="FORM",
+        help="a law of forms.py; without it four of one variable or four of N and D",
     )
-    for name, what in (("n", "parameters"), ("d", "tokens"), ("c", "FLOPs")):
+    for name, what in (
+        ("n", "parameters"),
+        ("d", "tokens"),
+        ("c", "FLOPs"),
+        ("u", "unique tokens"),
+    ):
         parser.add_argument(f"--{name}", type=float, help=f"{what} of a run to forecast")
     parser.add_argument(
         "--loss", choices=("huber", "squares", "soft_l1", "lad", "asymmetric"), default="squares"
@@ -34,19 +41,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run_compare(options: argparse.Namespace, table: Table, say: Callable[[str], None]) -> None:
     """Compare, forecast where a run is named, and print it (or JSON)."""
     from analysis.compare import compare
-    from analysis.forecast import as_json, forecast
+    from analysis.forecast import as_json, as_text, forecast
 
     found = compare(
         table, options.form, loss=options.loss, local=options.local, level=options.level
     )
     made = None
-    if any(value is not None for value in (options.n, options.d, options.c)):
-        made = forecast(found, N=options.n, D=options.d, C=options.c, level=options.level)
+    if any(value is not None for value in (options.n, options.d, options.c, options.u)):
+        made = forecast(
+            found, N=options.n, D=options.d, C=options.c, U=options.u, level=options.level
+        )
     if options.plot:
         found.plot(options.plot)
     if options.json:
         out = found.as_json() | ({"forecast": as_json(made)} if made else {})
-        say(json.dumps(out, indent=1))
+        say(as_text(out))
         return
     say(found.summary())
     if made:

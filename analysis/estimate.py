@@ -151,6 +151,12 @@ def _bound_reason(limits: Mapping[str, str]) -> str:
     )
 
 
+def bound_status(form: Form, theta: np.ndarray, scale: Scale) -> tuple[Status, str]:
+    """AT_BOUND with its reason where a free parameter lies on a limit of its form."""
+    limits = _bounded(form, theta, np.isnan(form.pin({}, scale)))
+    return (Status.AT_BOUND, _bound_reason(limits)) if limits else (Status.CONVERGED, "")
+
+
 def refusal(form: Form, points: Points, pinned: Mapping[str, float]) -> tuple[Status, str] | None:
     """The status and reason where points and design cannot carry the form, or None."""
     free = _free_count(form, pinned)

@@ -17,12 +17,14 @@ from analysis.estimate import Estimate, Points, Status
 from analysis.form import Form
 from analysis.forms import form_named
 from analysis.losses import Loss, loss_named
+from analysis.noise import Noise, noise_about, noise_of
+from analysis.profile import Profile, profile
 from analysis.table import Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-WEIGHTS = ("equal", "measurement")
+WEIGHTS = ("equal", "measurement", "noise")
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class Fit:
     draws_asked: int = uncertainty.DRAWS
     method: uncertainty.Method = uncertainty.Method.RESIDUAL
     seed: int = 0
+    cluster: str | None = None
+    noise: Noise | None = None
 
     @property
     def form(self) -> Form:
@@ -83,8 +87,22 @@ class Fit:
     def draws(self) -> uncertainty.Draws:
         """Bootstrap refits; made once."""
         return uncertainty.bootstrap(
-            self.estimate, method=self.method, draws=self.draws_asked, seed=self.seed
+            self.estimate,
+            method=self.method,
+            draws=self.draws_asked,
+            seed=self.seed,
+            clusters=self._clusters,
         )
+
+    @property
+    def _clusters(self) -> np.ndarray | None:
+        """Labels of the clusters by the column that was named."""
+        if self.cluster is None:
+            return None
+        if self.cluster not in self.table.runs:
+            have = ", ".join(self.table.runs.columns)
+            raise AnalysisError(f"cluster {self.cluster!r}: allowed are {have}")
+        return self.table.runs[self.cluster].to_numpy()
 
     @cached_property
     def forward_errors(self) -> tuple[uncertainty.ForwardError, ...]:
@@ -110,17 +128,30 @@ class Fit:
         found = uncertainty.parameter_intervals(self.estimate, self.draws, level)
         return {name: Interval(low, high, level) for name, (low, high) in found.items()}
 
+    def profile(self, name: str, *, level: float | None = None) -> Profile:
+        """Interval of a parameter by the rise of the objective, with ends that may be open."""
+        return profile(
+            self.estimate,
+            name,
+            level=self.level if level is None else level,
+            method=self.method,
+            clusters=self._clusters,
+            draws=self.draws_asked,
+            seed=self.seed,
+        )
+
     def predict(
         self,
         *,
         N: float | np.ndarray | None = None,
         D: float | np.ndarray | None = None,
         C: float | np.ndarray | None = None,
+        U: float | np.ndarray | None = None,
         level: float | None = None,
         images: uncertainty.Images = uncertainty.Images.SAME,
     ) -> uncertainty.Prediction:
         """Losses at the variables of the form with the interval of a new run."""
-        x = variables_of(self.variables, {"N": N, "D": D, "C": C})
+        x = variables_of(self.variables, {"N": N, "D": D, "C": C, "U": U})
         return uncertainty.predict(
             self.estimate,
             x,
@@ -134,6 +165,8 @@ class Fit:
     def notes(self) -> tuple[str, ...]:
         """What a reader must know beside the numbers."""
         notes = [self.reason] if self.reason else []
+        if self.noise is not None:
+            notes.append(f"weights: {self.noise}")
         if not self.status.refused and self.draws.uncertified:
             draws = self.draws
             notes.append(f"{draws.uncertified} of {draws.asked} refits uncertified and not used")
@@ -177,6 +210,7 @@ class Fit:
             "gradient_cosine": self.estimate.certificate,
             "condition": self.estimate.condition,
             "agreeing_starts_share": self.estimate.agreeing_starts,
+            "interval_method": self.method.value,
             "refits": self.draws.asked,
             "refits_uncertified": self.draws.uncertified,
             "forward_errors": forward,
@@ -218,6 +252,17 @@ class Fit:
             Path(path).write_text(figures.svg(figure, "law"))
         return figure
 
+    def plot_profile(
+        self, name: str, path: str | Path | None = None, *, level: float | None = None
+    ) -> Figure:
+        """The profile of a parameter with its interval; written as SVG where a path is given."""
+        from analysis import figures, figures_profile
+
+        figure = figures_profile.profile(self.profile(name, level=level))
+        if path is not None:
+            Path(path).write_text(figures.svg(figure, "profile"))
+        return figure
+
 
 def variables_of(
     names: tuple[str, ...], given: Mapping[str, float | np.ndarray | None]
@@ -233,20 +278,43 @@ def variables_of(
     x = np.stack(arrays, axis=-1)
     if not (np.isfinite(x) & (x > 0)).all():
         raise AnalysisError(f"{', '.join(names)} must be finite and above zero")
+    _check_unique(x, names)
     return x
 
 
-def points_of(table: Table, variables: tuple[str, ...], weights: str = "equal") -> Points:
-    """Columns of a table as points; `measurement` weights are 1 / relative variance, median 1."""
+def _check_unique(x: np.ndarray, names: tuple[str, ...]) -> None:
+    """Unique tokens are among the tokens that were seen."""
+    if "U" not in names:
+        return
+    unique, seen = x[:, names.index("U")], x[:, names.index("D")]
+    if (unique > seen * (1 + 1e-6)).any():
+        at = int(np.argmax(unique > seen * (1 + 1e-6)))
+        raise AnalysisError(f"U = {unique[at]:g}: allowed is at most D = {seen[at]:g}")
+
+
+def points_of(
+    table: Table, variables: tuple[str, ...], weights: str = "equal", noise: Noise | None = None
+) -> Points:
+    """Columns of a table as points; weights are one over a variance, median 1.
+
+    `measurement`: of the standard errors alone. `noise`: of the noise that is given, else of the
+    one that runs of equal variables show.
+    """
     if weights not in WEIGHTS:
         raise AnalysisError(f"weights {weights!r}: allowed are {', '.join(WEIGHTS)}")
     x = np.stack([table.variable(name) for name in variables], axis=-1)
+    _check_unique(x, variables)
     weight = np.ones(len(table))
     if weights == "measurement":
         relative = table.loss_se / table.loss
         if not (relative > 0).all():
             raise AnalysisError(f"{table.source}: weights 'measurement' need every standard error")
         weight = np.median(relative) ** 2 / relative**2
+    if weights == "noise":
+        noise = noise or noise_of(table, variables)
+        if noise is None:
+            raise AnalysisError(f"{table.source}: weights 'noise' need runs of equal variables")
+        weight = noise.weights
     labels = tuple(table.runs["name"].astype(str))
     return Points(x, table.loss, table.loss_se, weight, labels)
 
@@ -264,13 +332,34 @@ def fit(
     draws: int = uncertainty.DRAWS,
     starts: int = estimates.STARTS,
     seed: int = 0,
+    cluster: str | None = None,
+    images: uncertainty.Images = uncertainty.Images.SAME,
 ) -> Fit:
-    """Fit a form to all runs of a table; a bad design gives a status, a bad argument an error."""
+    """Fit a form to all runs of a table; a bad design gives a status, a bad argument an error.
+
+    `cluster` is the column whose values share errors, for Method.WILD. Weights "noise" are one over
+    the run-to-run and evaluation variance: from runs of equal variables, and where there are none
+    from the residuals of a first fit at equal weights. `images` says whether evaluation errors are
+    common to all runs (and cancel) or each run's own.
+    """
     form = form_named(form) if isinstance(form, str) else form
     loss = loss_named(loss, delta) if isinstance(loss, str) else loss
     uncertainty.check_level(level)
-    points = points_of(table, form.variables, weights)
-    found = estimates.estimate(
-        form, points, loss=loss, pinned=pinned or {}, starts=starts, seed=seed
-    )
-    return Fit(table, found, level=level, draws_asked=draws, method=method, seed=seed)
+    how = {"loss": loss, "pinned": pinned or {}, "starts": starts, "seed": seed}
+    noise = _noise(form, table, how, images) if weights == "noise" else None
+    refused_first = weights == "noise" and noise is None
+    points = points_of(table, form.variables, "equal" if refused_first else weights, noise)
+    found = estimates.estimate(form, points, **how)
+    return Fit(
+        table, found, level=level, draws_asked=draws, method=method, seed=seed, cluster=cluster,
+        noise=noise,
+    )  # fmt: skip
+
+
+def _noise(form: Form, table: Table, how: dict, images: uncertainty.Images) -> Noise | None:
+    """From replicates, else about a first fit; None where that fit is refused."""
+    noise = noise_of(table, form.variables, images=images)
+    if noise is not None:
+        return noise
+    first = estimates.estimate(form, points_of(table, form.variables), **how)
+    return None if first.status.refused else noise_about(first, table, images=images)

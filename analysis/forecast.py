@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -96,12 +97,13 @@ def forecast(
     N: float | None = None,
     D: float | None = None,
     C: float | None = None,
+    U: float | None = None,
     level: float = 0.9,
     images: Images = Images.SAME,
 ) -> Forecast:
     """The loss of a new run at the variables of the form, with its interval."""
-    prediction = fit.predict(N=N, D=D, C=C, level=level, images=images)
-    given = {"N": N, "D": D, "C": C}
+    prediction = fit.predict(N=N, D=D, C=C, U=U, level=level, images=images)
+    given = {"N": N, "D": D, "C": C, "U": U}
     variables = {name: float(given[name] or 0.0) for name in fit.variables}
     return Forecast(
         variables=variables,
@@ -123,19 +125,33 @@ def forecast(
     )
 
 
-def _suffixed(unit: str) -> str:
+def suffixed(unit: str) -> str:
+    """A unit as the end of a key: nats_per_token."""
     return unit.replace("/", "_per_").replace(" ", "_")
+
+
+def as_text(data: dict) -> str:
+    """JSON text that every parser reads: a number that is not there is null."""
+
+    def plain(value: object) -> object:
+        if isinstance(value, dict):
+            return {key: plain(one) for key, one in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [plain(one) for one in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return json.dumps(plain(data), indent=1, allow_nan=False)
 
 
 def as_json(made: Forecast) -> dict:
     """The forecast as JSON, units in the keys."""
     out = {"schema": SCHEMA} | asdict(made)
-    unit = _suffixed(made.loss_unit)
+    unit = suffixed(made.loss_unit)
     for name in ("loss", "low", "high"):
         out[f"{name}_{unit}"] = out.pop(name)
     out["distance_factor"] = out.pop("distance")
     out["widening_factor"] = out.pop("widening")
-    return json.loads(json.dumps(out))
+    return json.loads(as_text(out))
 
 
 def _from_json(data: dict, path: Path) -> Forecast:
@@ -143,7 +159,7 @@ def _from_json(data: dict, path: Path) -> Forecast:
         raise AnalysisError(f"{path}: schema {data.get('schema')!r}; known is {SCHEMA!r}")
     data = {name: value for name, value in data.items() if name != "schema"}
     try:
-        unit = _suffixed(data["loss_unit"])
+        unit = suffixed(data["loss_unit"])
         for name in ("loss", "low", "high"):
             data[name] = float(data.pop(f"{name}_{unit}"))
         data["distance"] = data.pop("distance_factor")
@@ -267,7 +283,7 @@ def verify(
 ) -> Verdict:
     """Judge a frozen forecast and keep the verdict; the same verdict is kept once."""
     verdict = judge(read_frozen(path), table, identity=identity)
-    unit = _suffixed(verdict.loss_unit)
+    unit = suffixed(verdict.loss_unit)
     row = {
         "identity": verdict.identity,
         "name": verdict.name,

@@ -115,6 +115,12 @@ class Form(abc.ABC):
         """The centre of a design (n, V) and the smallest of the log losses (n,)."""
         return Scale(log_x.mean(axis=0), float(log_loss.min()))
 
+    def size(self, x: np.ndarray) -> np.ndarray:
+        """How large a run at x (n, V) is, in proportion to its compute, (n,)."""
+        import numpy as np
+
+        return np.prod(x, axis=1)
+
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
         """Lower and upper limits of theta, (P,) each."""
         import numpy as np
@@ -163,15 +169,15 @@ class Form(abc.ABC):
         import numpy as np
 
         out = np.full(len(self.entries), np.nan)
-        allowed = [entry.name for entry in self.entries if entry.kind not in FREE]
-        for name, value in {**self.constants, **pinned}.items():
-            if name not in allowed:
+        known = self.constants
+        allowed = [e.name for e in self.entries if e.kind not in FREE and e.name not in known]
+        for name, value in {**known, **pinned}.items():
+            if name in pinned and name not in allowed:
                 raise AnalysisError(f"pinned {name!r}: {self.name} can pin {', '.join(allowed)}")
             index = self.parameters.index(name)
             entry = self.entries[index]
             out[index] = _as_theta(entry, value, scale)
-            known = name in self.constants and name not in pinned
-            if not known and not entry.lower <= out[index] < entry.upper:
+            if name in pinned and not entry.lower <= out[index] < entry.upper:
                 low, high = (_as_public(entry, x, scale) for x in (entry.lower, entry.upper))
                 raise AnalysisError(
                     f"pinned {name} = {value:g}: allowed from {low:.6g} to {high:.6g}"

@@ -2,6 +2,7 @@
 
     L(x)        power (M1), power_floor (M2), saturating (M3), sigmoid (M4), broken (BNSL)
     L(N, D)     separable, shared_exponent, skaling, kaplan
+    L(N, D, U)  repeats, repeats_excess: U unique tokens among D
 
 A new law is a class of about 20 lines in curves.py, surfaces.py or a file of its own (the entries
 of theta, a formula, the log loss in scaled units, its amplitudes; gradients come from a complex
@@ -13,6 +14,7 @@ from __future__ import annotations
 from analysis.curves import Broken, Saturating, Sigmoid
 from analysis.errors import AnalysisError
 from analysis.form import Form
+from analysis.repeats import Repeats
 from analysis.surfaces import SharedExponent, Skaling, SumOfPowers
 
 
@@ -61,12 +63,22 @@ def kaplan() -> Skaling:
     return Skaling("kaplan", ("N", "D"), data_exponent=1.0)
 
 
+def repeats() -> Repeats:
+    """L(N, D, U), data worth less when they are seen again."""
+    return Repeats("repeats", ("N", "D", "U"))
+
+
+def repeats_excess() -> Repeats:
+    """The same, and a loss that rises where a model can hold its data."""
+    return Repeats("repeats_excess", ("N", "D", "U"), excess=True)
+
+
 def named_forms() -> dict[str, Form]:
     """Every form by its name."""
     curves = (power_floor, power, saturating, sigmoid, broken)
     forms: list[Form] = [make(variable) for make in curves for variable in ("N", "D", "C")]
     forms += [broken(variable, breaks=2) for variable in ("N", "D", "C")]
-    forms += [separable(), shared_exponent(), skaling(), kaplan()]
+    forms += [separable(), shared_exponent(), skaling(), kaplan(), repeats(), repeats_excess()]
     return {form.name: form for form in forms}
 
 

@@ -24,6 +24,7 @@ from analysis.losses import Loss
 AHEAD = 10.0  # the farthest origin lies this factor below the largest run
 ORIGINS = 4
 LEAST_POINTS = 6  # that an origin has seen
+LEAST_FREEDOM = 0.1  # runs of the largest weight, of the degrees of freedom of a residual
 STARTS = 16
 FINALISTS = 4  # of the starts, that are followed to the end
 FIRST_STEPS, MOST_STEPS = 30, 300  # of the solver, for all starts and for the finalists
@@ -42,7 +43,7 @@ class Window:
 class Rolled:
     """One law over all windows; row 0 is the fit to all runs. Rows that failed hold NaN.
 
-    theta (1 + K, P), error (1 + K, n) log(measured / law), rms of the weighted residual (1 + K,).
+    theta (1 + K, P), error (1 + K, n) log(measured / law), residual sd at weight one (1 + K,).
     """
 
     form: Form
@@ -117,11 +118,31 @@ def roll(
     theta, certified = solver.lowest(found, len(masks))
     theta[~certified] = np.nan
     free = len(form.parameters) - len(form.constants)
-    theta[[mask.sum() <= free for mask in masks]] = np.nan
+    for row, mask in enumerate(masks):
+        if mask.sum() <= free or form.design_problem(log_x[mask], {}):
+            theta[row] = np.nan
     with np.errstate(invalid="ignore"):
         error = y - form.log_loss(theta, z)
-        rms = np.sqrt(np.sum(weight * error**2, axis=-1) / weight.sum(axis=-1))
+        squares = np.sum(weight * error**2, axis=-1)
+    rms = np.sqrt(squares / _freedom(problem, theta, weight))
     return Rolled(form, scale, theta, error, rms)
+
+
+def _freedom(problem: solver.Problem, theta: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """What the weighted squares are divided by to be an unbiased variance, (1 + K,).
+
+    Sum of weights less the trace of (J' W J)^-1 J' W^2 J over the parameters that may move: runs
+    that weigh as their size leave few degrees of freedom, and a law uses some of them up.
+    """
+    out = np.full(len(theta), np.nan)
+    lower, upper = problem.form.bounds()
+    for row in np.flatnonzero(np.all(np.isfinite(theta), axis=-1)):
+        inside = problem.free & (theta[row] > lower) & (theta[row] < upper)
+        jacobian = problem.form.jacobian(theta[row], problem.z)[:, inside]
+        q, _ = np.linalg.qr(np.sqrt(weight[row])[:, None] * jacobian)
+        used = float(np.sum(weight[row][:, None] * q**2))
+        out[row] = max(weight[row].sum() - used, LEAST_FREEDOM * weight[row].max())
+    return out
 
 
 def _upper(form: Form, y: np.ndarray, masks: Sequence[np.ndarray]) -> np.ndarray:

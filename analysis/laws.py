@@ -10,7 +10,7 @@ import numpy as np
 from analysis.estimate import Loss
 from analysis.fit import Fit, fit
 from analysis.forecast import Forecast
-from analysis.forms import form_named
+from analysis.forms import form_named, named_forms
 from analysis.table import COLUMN_OF, Table
 
 
@@ -52,6 +52,8 @@ def law_of_forecast(frozen: Forecast, table: Table, *, loss: Loss, level: float)
     if kept.digest != frozen.table_sha256 or len(frozen.variables) != 1:
         return None
     form = str(frozen.fit["form"])
+    if form not in named_forms():  # an average of laws
+        return None
     found = _law("The law that made the forecast", form, kept, loss, level)
     return found if found.fit and _same_params(found.fit, frozen) else None
 

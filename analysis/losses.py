@@ -65,8 +65,8 @@ class _Corner(Loss):
     delta: float = 1e-3
 
     def __post_init__(self) -> None:
-        if not self.delta > 0:
-            raise AnalysisError(f"delta {self.delta}: must be above zero")
+        if not 0 < self.delta < np.inf:
+            raise AnalysisError(f"delta {self.delta}: must be finite and above zero")
 
     def path(self, residual: np.ndarray) -> list[Loss]:
         largest = float(np.nanquantile(np.abs(residual), 0.95))
@@ -118,7 +118,7 @@ class SoftL1(_Corner):
         return f"soft L1 (delta {self.delta:g}) on log residuals"
 
     def rho(self, residual: np.ndarray) -> np.ndarray:
-        return self.delta**2 * (np.hypot(1.0, residual / self.delta) - 1.0)
+        return residual**2 / (1.0 + np.hypot(1.0, residual / self.delta))  # without cancelling
 
     def psi(self, residual: np.ndarray) -> np.ndarray:
         return residual / np.hypot(1.0, residual / self.delta)

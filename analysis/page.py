@@ -37,10 +37,12 @@ th:first-child, td:first-child { padding-left: 0; }
 code { font: .85em ui-monospace, SFMono-Regular, Menlo, monospace; overflow-wrap: anywhere; }
 .pair { display: flex; flex-wrap: wrap; gap: .4rem 1.6rem; align-items: flex-start; }
 .pair > .wide { flex: 3 1 26rem; } .pair > .narrow { flex: 2 1 18rem; }
+.pair > .half { flex: 1 1 26rem; max-width: 34rem; }
 figure { margin: .8rem 0 .2rem; color: var(--muted); }
 figure svg { max-width: 100%; height: auto; display: block; }
 figcaption { font-size: .87rem; color: var(--muted); }
 details { margin: .5rem 0; } summary { cursor: pointer; color: var(--muted); }
+details[open] > summary { margin-bottom: .4rem; }
 """
 
 
@@ -80,6 +82,32 @@ def beside(wide: str, narrow: str) -> str:
     return (
         f'<div class="pair"><div class="wide">{wide}</div><div class="narrow">{narrow}</div></div>'
     )
+
+
+def halves(*pieces: str) -> str:
+    """Pieces of one width side by side where there is room."""
+    parts = "".join(f'<div class="half">{piece}</div>' for piece in pieces)
+    return f'<div class="pair">{parts}</div>'
+
+
+def folded(summary: str, body: str) -> str:
+    """A piece that opens on a click; its text is in the page all the same."""
+    return f"<details><summary>{text(summary)}</summary>{body}</details>"
+
+
+def card(head: str, body: str) -> str:
+    """A framed piece with a title."""
+    return f'<section class="card">{head}{body}</section>'
+
+
+def title(word: str, tag: str = "") -> str:
+    """The title of a card with a badge."""
+    return f"<h3>{text(word)}{tag}</h3>"
+
+
+def muted(value: object) -> str:
+    """A paragraph of small grey text."""
+    return f'<p class="muted small">{text(value)}</p>'
 
 
 def page(title: str, body: str) -> str:

@@ -18,8 +18,10 @@ class Repeats(Form):
 
     arXiv:2305.16264, equations 5 and 6. With U unique tokens and R = D / U - 1 repeats,
     D' = U (1 + RD (1 - exp(-R / RD))). With U_N = min(N, what is compute-optimal for U tokens) and
-    R_N = N / U_N - 1, N' = U_N (1 + RN (1 - exp(-R_N / RN))). With `excess` the loss rises by
-    G (N / U)^g R^h: a model that can hold its data learns them by heart.
+    R_N = N / U_N - 1, N' = U_N (1 + RN (1 - exp(-R_N / RN))).
+
+    With `excess` the loss rises by G R^h / (1 + (M U / N)^g): a model that can hold its data, of
+    more than M parameters a unique token, learns them by heart.
     """
 
     excess: bool = False
@@ -30,12 +32,13 @@ class Repeats(Form):
         terms = (floor(), level("A"), exponent("a"), level("B"), exponent("b"), *worth)
         if not self.excess:
             return terms
-        over = Parameter("G", Kind.LEVEL, -25.0, 3.0, (-4.0, -2.0))
-        return (*terms, over, exponent("g", largest=4.0), exponent("h", largest=4.0))
+        over = Parameter("G", Kind.RATIO, -25.0, 3.0, (-4.0, -1.0))
+        hold = Parameter("M", Kind.RATIO, -8.0, 8.0, (-2.0, 2.0))
+        return (*terms, over, exponent("g", largest=8.0), hold, exponent("h", largest=6.0))
 
     @property
     def formula(self) -> str:
-        over = " + G (N/U)^g (D/U - 1)^h" if self.excess else ""
+        over = " + G (D/U - 1)^h / (1 + (M U/N)^g)" if self.excess else ""
         return f"L(N, D, U) = E + A N'^-a + B D'^-b{over}, worth RD and RN (Muennighoff 2023)"
 
     @property
@@ -72,8 +75,9 @@ class Repeats(Form):
         total = total + np.exp(theta[..., 3:4] - theta[..., 4:5] * log_d)
         if self.excess:
             log_repeats = np.log(np.maximum(repeats, 1e-9))
-            power = theta[..., 8:9] * (z[:, 0] - z[:, 2]) + theta[..., 9:] * log_repeats
-            total = total + np.exp(theta[..., 7:8] + power)
+            held = theta[..., 8:9] * (z[:, 0] - z[:, 2] - theta[..., 9:10])
+            rise = np.exp(theta[..., 7:8] + theta[..., 10:] * log_repeats)
+            total = total + (repeats > 0) * rise / (1.0 + np.exp(-held))
         return np.log(total)
 
     def log_amplitude(self, name: str, theta: np.ndarray, scale: Scale) -> np.ndarray:
@@ -81,8 +85,13 @@ class Repeats(Form):
             return theta[..., 1] + theta[..., 2] * scale.center[0] + scale.log_loss
         if name == "B":
             return theta[..., 3] + theta[..., 4] * scale.center[1] + scale.log_loss
-        ratio = scale.center[0] - scale.center[1]
-        return theta[..., 7] - theta[..., 8] * ratio + scale.log_loss
+        if name == "M":
+            return theta[..., 9] + scale.center[0] - scale.center[1]
+        return theta[..., 7] + scale.log_loss
+
+    def size(self, x: np.ndarray) -> np.ndarray:
+        """N D: unique tokens cost nothing more."""
+        return x[:, 0] * x[:, 1]
 
     def design_problem(self, log_x: np.ndarray, pinned: Mapping[str, float]) -> str | None:
         for index, variable in enumerate(self.variables[:2]):

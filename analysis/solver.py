@@ -19,12 +19,17 @@ from analysis.losses import Loss, Squares
 TOLERANCE = 1e-7  # cosine at which a fit counts as converged
 ROUNDING = 1e-14  # log residuals below this are rounding
 LARGEST_DAMPING = 1e10
+PATH_STEPS = 30  # at most, under each smoother loss
 GAUSS_STEPS = 12  # Gauss-Newton alone, before second derivatives are computed
 
 
 @dataclass(frozen=True)
 class Problem:
-    """z (n, V) centred logs; pinned (P,) theta or NaN; the loss on log residuals."""
+    """z (n, V) centred logs; pinned theta or NaN; the loss on log residuals.
+
+    `pinned` is (P,), or (B, P) for values that differ between the problems of a batch; which
+    parameters are pinned is the same for all.
+    """
 
     form: Form
     z: np.ndarray
@@ -33,7 +38,7 @@ class Problem:
 
     @property
     def free(self) -> np.ndarray:
-        return np.isnan(self.pinned)
+        return np.isnan(self.pinned if self.pinned.ndim == 1 else self.pinned[0])
 
 
 @dataclass(frozen=True)
@@ -177,7 +182,7 @@ def _descend(
         hessian = _hessian(problem, now, at, loss, full=turn >= gauss_steps)
         step = _step(now, at, hessian, damping[open_])
         trial = now.moved(step)
-        trial.theta = np.where(problem.free, trial.theta, problem.pinned)
+        trial.theta = np.where(problem.free, trial.theta, now.theta)
         reached = _value(problem, trial, loss)
         better = reached <= value[open_] * (1 + 1e-15)
         theta[open_[better]], value[open_[better]] = trial.theta[better], reached[better]
@@ -222,6 +227,6 @@ def solve(
             batch = replace(batch, theta=smooth.theta)
             residual = batch.y - problem.form.log_loss(batch.theta, problem.z)
             for smoother in problem.loss.path(residual):
-                found = _descend(problem, batch, smoother, 12)
+                found = _descend(problem, batch, smoother, PATH_STEPS)
                 batch = replace(batch, theta=found.theta)
         return _descend(problem, batch, problem.loss, limit, tolerance)

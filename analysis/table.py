@@ -24,7 +24,7 @@ CONVENTIONS = {
     "blocks+head": ("params_blocks", "params_head"),
     "total": ("params_embedding", "params_blocks", "params_head"),
 }
-COLUMN_OF = {"N": "N", "D": "D_tokens", "C": "C_flops"}
+COLUMN_OF = {"N": "N", "D": "D_tokens", "C": "C_flops", "U": "U_tokens"}
 TEXTS = ("name", "identity", "source")
 SAME_TOKENS = 1e-3  # relative difference below which two runs saw as many tokens
 LEAST_LADDER = 4
@@ -270,7 +270,11 @@ def from_frame(
             out[key] = frame[header].astype(str).to_numpy()
             continue
         scale = factor if key.startswith("loss") else count_factor(key, given, source)
-        out[column_of(key, unit)] = frame[header].to_numpy(dtype="float64") * scale
+        try:
+            values = frame[header].to_numpy(dtype="float64")
+        except ValueError as error:
+            raise AnalysisError(f"{source}: column {header!r}: not numbers ({error})") from error
+        out[column_of(key, unit)] = values * scale
     return Table(out, frame.iloc[:0], convention, source, loss_unit=unit)
 
 

@@ -54,6 +54,18 @@ def _isoflop(folder: Path):
     return benchmark_rows(folder)
 
 
+def _repeats(folder: Path):
+    from benchmarks.fitting_repeats import repeats
+
+    return repeats(folder)
+
+
+def _refusals(folder: Path | None):
+    from benchmarks.fitting_refusals import refusals
+
+    return refusals()
+
+
 def _coverage(folder: Path | None):
     from benchmarks.fitting_coverage import coverage
 
@@ -65,9 +77,11 @@ PARTS = {
     "decade": _decade,
     "solver": _solver,
     "isoflop": _isoflop,
+    "repeats": _repeats,
     "coverage": _coverage,
+    "refusals": _refusals,
 }
-NEED_NO_TABLE = ("coverage",)
+NEED_NO_TABLE = ("coverage", "refusals")
 
 
 def main(arguments: list[str] | None = None) -> int:

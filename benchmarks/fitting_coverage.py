@@ -24,12 +24,11 @@ def _exponent_and_optimum(law, compute: float):
     return exponent, (a * a_amp / (b * b_amp)) ** (1 / (a + b)) * (compute / 6) ** exponent
 
 
-def _repetition(count: int, rng) -> dict[str, bool]:
-    """One simulated table of count runs: which intervals hold the truth."""
+def _table(count: int, rng):
+    """A square design of count runs of the true law with noise, and its largest N and D."""
     import numpy as np
     import pandas as pd
 
-    from analysis.fit import fit
     from analysis.table import from_frame
 
     side = round(count**0.5)
@@ -41,24 +40,47 @@ def _repetition(count: int, rng) -> dict[str, bool]:
         {"N": n, "D": d, "L": _truth(n, d) * np.exp(NOISE * rng.normal(size=count))}
     )
     columns = {key: (key, "count") for key in ("N", "D")} | {"loss": ("L", "nats/token")}
-    table = from_frame(frame, columns=columns)
+    return from_frame(frame, columns=columns), n.max(), d.max()
+
+
+def _repetition(count: int, rng) -> dict[str, bool]:
+    """One simulated table of count runs: which intervals hold the truth."""
+    import numpy as np
+
+    from analysis.fit import fit
+
+    table, most_n, most_d = _table(count, rng)
     found = fit("separable", table, loss="squares", level=LEVEL, seed=int(rng.integers(1 << 30)))
     out = {
         name: interval.low <= TRUE[name] <= interval.high
         for name, interval in found.intervals.items()
     }
     public = found.form.public(found.draws.theta, found.estimate.scale)
-    compute = 6 * n.max() * d.max() * AHEAD**2
+    compute = 6 * most_n * most_d * AHEAD**2
     drawn = _exponent_and_optimum(public, compute)
     true = _exponent_and_optimum(TRUE, compute)
     tails = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
     for name, draws, value in zip(("exponent of N*", "N*"), drawn, true, strict=True):
         low, high = np.quantile(draws, tails)
         out[name] = bool(low <= value <= high)
-    far_n, far_d = n.max() * AHEAD, d.max() * AHEAD
-    made = found.predict(N=far_n, D=far_d)
-    run = _truth(far_n, far_d) * np.exp(NOISE * rng.normal())
-    return out | {"run 10x ahead": bool(made.low[0] <= run <= made.high[0])}
+    return out | {"run 10x ahead": _covers(found, most_n * AHEAD, most_d * AHEAD, rng)}
+
+
+def _covers(found, n: float, d: float, rng) -> bool:
+    """Whether the interval of a new run at n, d holds one."""
+    import numpy as np
+
+    made = found.predict(N=n, D=d, level=LEVEL)
+    run = _truth(n, d) * np.exp(NOISE * rng.normal())
+    return bool(made.low[0] <= run <= made.high[0])
+
+
+def _averaged(count: int, rng) -> bool:
+    """The same for the average of the laws that fit, which does not know the true one."""
+    from analysis.compare import compare
+
+    table, most_n, most_d = _table(count, rng)
+    return _covers(compare(table), most_n * AHEAD, most_d * AHEAD, rng)
 
 
 def coverage(repetitions: int = REPETITIONS) -> list[Row]:
@@ -73,5 +95,10 @@ def coverage(repetitions: int = REPETITIONS) -> list[Row]:
         low, high = min(shares, key=shares.__getitem__), max(shares, key=shares.__getitem__)
         name = f"law true, n = {count}: coverage of 90 % ({low} lowest, {high} highest)"
         out.append(within(name, shares[low], shares[high], (0.86, 0.94)))
+    for count in (16, 36, 64):
+        rng = np.random.default_rng(count)
+        share = float(np.mean([_averaged(count, rng) for _ in range(repetitions // 2)]))
+        name = f"law true, n = {count}: average of four laws, a run 10x ahead"
+        out.append(within(name, share, share, (0.86, 0.94)))
     spent = time.process_time() - start
     return [*out, Row("law true: CPU seconds of all repetitions", f"{spent:.0f}", "", None)]

@@ -99,10 +99,18 @@ def decade(folder: Path) -> list[Row]:
             np.array([getattr(one, field) for one in scores.values()])
             for field in ("rmsle", "cover", "winkler", "cpu_s")
         )
+        if wrapped:
+            out += [
+                row(f"B, {word}: mean RMSLE", rmsle.mean(), PEER_RMSLE),
+                row(f"B, {word}: mean Winkler score", winkler.mean(), PEER_WINKLER),
+            ]
+        else:  # no peer was scored on it
+            out += [
+                Row(f"B, {word}: mean RMSLE", f"{rmsle.mean():.4f}", "", None),
+                Row(f"B, {word}: mean Winkler score", f"{winkler.mean():.4f}", "", None),
+            ]
         out += [
-            row(f"B, {word}: mean RMSLE", rmsle.mean(), PEER_RMSLE),
             within(f"B, {word}: coverage of 90 %", cover.mean(), cover.mean(), (0.85, 0.95)),
-            row(f"B, {word}: mean Winkler score", winkler.mean(), PEER_WINKLER),
             row(f"B, {word}: CPU seconds of the slowest set", spent.max(), 2, form=".2f"),
         ]
         if not wrapped:

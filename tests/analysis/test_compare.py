@@ -9,7 +9,7 @@ from scipy import stats
 
 from analysis import AnalysisError, compare, forward, from_frame
 from analysis.calibration import calibrate
-from analysis.forecast import as_json, forecast, freeze, read_frozen
+from analysis.forecast import as_json, as_text, forecast, freeze, read_frozen
 from analysis.forms import power, power_floor
 from analysis.uncertainty import Images
 
@@ -162,3 +162,56 @@ def test_a_comparison_is_frozen_like_a_fit(tmp_path):
 def test_windows_are_those_of_forward():
     found = compare(grid())
     assert [w.reached for w in found.windows] == [w.reached for w in forward.windows(found.size)]
+
+
+def test_a_law_of_n_is_compared_at_one_d():
+    n = np.tile(np.geomspace(1e6, 1e8, 8), 2)
+    d = np.repeat([1e9, 1e10], 8)
+    table = table_of(N=n, D=d, loss=1.7 + 300 * n**-0.33 + 900 * d**-0.36)
+    found = compare(table)
+    assert found.variables == ("N",) and found.table.held == {"D": 1e10}
+    assert len(found.points.loss) == 8
+    made = found.predict(N=1e8)
+    assert made.loss[0] == pytest.approx(1.7 + 300 * 1e8**-0.33 + 900 * 1e10**-0.36, rel=2e-3)
+
+
+def test_a_law_at_a_bound_says_so():
+    x = np.geomspace(1e3, 1e6, 30)
+    found = compare(table_of(N=x, loss=9.0 * x**-0.1), ["power_N", "power_floor_N"])
+    floor = next(m for m in found.members if m.form.name == "power_floor_N")
+    assert floor.status.value == "at a bound" and "no irreducible loss" in floor.reason
+    assert any("power_floor_N" in note for note in found.notes)
+
+
+def test_losses_without_noise_keep_an_interval_of_six_digits():
+    found = compare(grid(), ["separable", "shared_exponent"])
+    made = found.predict(N=1e10, D=1e12)
+    assert np.log(made.high[0] / made.low[0]) >= 2e-6
+    assert any("six digits" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("local", [-1.0, np.nan, np.inf, 1000.0])
+def test_a_locality_without_sense_is_refused(local):
+    with pytest.raises(AnalysisError, match="local .*: allowed is 0 to 4"):
+        compare(grid(), local=local)
+
+
+def test_what_has_no_logarithm_is_refused_by_name():
+    table = table_of(N=[0.0, 1e6, 1e7, 1e8, 1e9], D=[1e9] * 5, loss=[5.0, 4.0, 3.0, 2.5, 2.2])
+    with pytest.raises(AnalysisError, match="row 0: variable"):
+        compare(table)
+    with pytest.raises(AnalysisError, match="column 'N': not numbers"):
+        table_of(N=["1.3B", "2"], loss=[1.0, 2.0])
+
+
+def test_json_is_strict_where_a_law_failed_at_an_origin():
+    rng = np.random.default_rng(0)
+    x = np.geomspace(1e3, 1e7, 8)
+    table = table_of(N=x, loss=(1.5 + 30 * x**-0.4) * np.exp(0.01 * rng.normal(size=8)))
+    found = compare(table)
+    text = as_text(found.as_json())
+    assert "NaN" not in text and "null" in text and json.loads(text)["points"] == 8
+
+
+def test_the_same_law_twice_counts_once():
+    assert len(compare(grid(), ["separable", "separable"]).members) == 1

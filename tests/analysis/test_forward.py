@@ -61,8 +61,37 @@ def test_each_origin_is_a_weighted_fit_of_what_it_saw(local):
         best = min(tries, key=lambda found: found.cost)
         law = np.exp(best.x[0]) + np.exp(best.x[1]) * (x / 1e5) ** -np.exp(best.x[2])
         np.testing.assert_allclose(made.error[row], np.log(loss) - np.log(law), atol=2e-6)
-        rms = np.sqrt(np.sum(miss(best.x) ** 2) / np.sum(root**2))
-        assert made.residual_rms[row] == pytest.approx(rms, rel=1e-5)
+        w, j = np.diag(root**2), best.jac / root[:, None]
+        used = np.trace(np.linalg.inv(j.T @ w @ j) @ j.T @ w @ w @ j)
+        sd = np.sqrt(np.sum(miss(best.x) ** 2) / (np.sum(root**2) - used))
+        assert made.residual_rms[row] == pytest.approx(sd, rel=1e-3)
+
+
+@pytest.mark.parametrize("local", [0.0, 1.0])
+def test_the_residual_sd_is_unbiased(local):
+    """400 ladders of 14 runs: the mean variance is that of the noise, within 4 standard errors."""
+    found = []
+    for seed in range(400):
+        x, loss = curve(count=14, noise=0.01, seed=seed, span=30)
+        law = forward.roll(
+            power("N"), points_of(x, pure(x, loss)), x, (), loss=Squares(), local=local
+        )
+        found.append(law.residual_rms[0] ** 2)
+    assert np.mean(found) == pytest.approx(1e-4, abs=4 * np.std(found) / 20)
+
+
+def pure(x, loss):
+    """The noise of a curve on a power law without a floor."""
+    return loss / (1.5 + 30 * x**-0.4) * 9.0 * x**-0.1
+
+
+def test_an_origin_that_sees_one_size_has_no_law():
+    x = np.r_[np.full(8, 1e3), np.full(4, 3e3), np.full(4, 6e3)]
+    loss = 3.0 * x**-0.05 * np.exp(0.01 * np.random.default_rng(0).normal(size=16))
+    seen = forward.windows(x)
+    made = forward.roll(power("N"), points_of(x, loss), x, seen, loss=Squares(), local=1.0)
+    alone = [len(np.unique(x[w.kept])) < 2 for w in seen]
+    assert any(alone) and not made.certified[1:][alone].any() and made.certified[0]
 
 
 def test_a_true_law_forecasts_without_error():

@@ -81,7 +81,7 @@ def test_names_and_refusals():
     for name, delta, words in (
         ("cubes", None, "'cubes': allowed are squares"),
         ("squares", 0.1, "'squares' has none"),
-        ("huber", -1.0, "must be above zero"),
+        ("huber", -1.0, "must be finite and above zero"),
     ):
         with pytest.raises(AnalysisError, match=words):
             loss_named(name, delta)
