@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from analysis.fit import Fit
     from analysis.losses import Loss
     from analysis.table import Table
+
+os.environ.setdefault(
+    "OPENBLAS_NUM_THREADS", "1"
+)  # before NumPy: matrices here are tiny, threads spin
 
 CONVENTIONS = ("blocks", "blocks+head", "total")
 FORECAST_FILE = "forecast.json"

@@ -102,7 +102,8 @@ def _plain(text: str) -> str:
     return short.replace("$", r"\$")
 
 
-def _log_x(axes: Axes) -> None:
+def log_x(axes: Axes) -> None:
+    """A log axis with numbers as people say them."""
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(FuncFormatter(_short))
     axes.xaxis.set_minor_formatter(NullFormatter())
@@ -143,7 +144,7 @@ def law(fit: Fit, point: Point | None = None) -> Figure:
             axes.plot(
                 point.x, point.measured, "x", color=RED, markersize=9, mew=2, label="measured"
             )
-    _log_x(axes)
+    log_x(axes)
     _label(axes, WORDS[variable] + _held_word(table), _loss_word(table))
     _legend(axes)
     return figure
@@ -175,7 +176,7 @@ def residuals(fit: Fit) -> Figure:
     axes.axhline(0.0, color=INK, linewidth=0.8)
     axes.vlines(x, 0.0, percent, color=BLUE, linewidth=1.2)
     axes.plot(x, percent, "o", color=BLUE, markersize=5)
-    _log_x(axes)
+    log_x(axes)
     _label(axes, WORDS[variable], "measured over fitted (%)")
     return figure
 
@@ -198,7 +199,7 @@ def learning_curves(table: Table) -> Figure:
             rows["tokens"], rows["loss_nats_per_token"], color=color_of[size], linewidth=1.4,
             marker=".", label=label,
         )  # fmt: skip
-    _log_x(axes)
+    log_x(axes)
     axes.yaxis.set_major_locator(MaxNLocator(6))
     _label(axes, WORDS["D"], _loss_word(table))
     _legend(axes, ncols=2)

@@ -8,9 +8,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from analysis.calibration import averaged_error
-from analysis.figures import BLUE, GREEN, INK, ORANGE, dress
+from analysis.figures import BLUE, GREEN, INK, ORANGE, dress, log_x
 
 if TYPE_CHECKING:
     from analysis.compare import Comparison
@@ -42,6 +43,7 @@ def _laws(axis: Axes, found: Comparison) -> None:
         errors = np.array(member.forward_rms_log)
         top.plot(errors, np.full(len(errors), index), "|", color=ORANGE, ms=11, mew=2)
     top.set_xscale("log")
+    top.xaxis.set_minor_formatter(NullFormatter())
     top.set_xlabel("rms error, log units: in-domain (dot), forward (bars)")
     dress(top)
 
@@ -51,7 +53,7 @@ def _ahead(axis: Axes, found: Comparison) -> None:
     axis.axhline(0.0, color=INK, lw=0.8)
     axis.set_xlabel("factor beyond the largest run that was seen")
     axis.set_ylabel("log(measured / forecast)")
-    axis.set_xscale("log")
+    log_x(axis)
     if known is None:
         return
     farthest = 2.0
@@ -66,3 +68,4 @@ def _ahead(axis: Axes, found: Comparison) -> None:
     axis.fill_between(factor, -half, half, color=BLUE, alpha=0.18, lw=0)
     axis.plot(factor, half, color=BLUE, lw=1)
     axis.plot(factor, -half, color=BLUE, lw=1)
+    log_x(axis)

@@ -56,7 +56,7 @@ def bowls(found: IsoFlop, unit: str) -> Figure:
         if len(n) >= found.how.least_sizes:
             axes.plot(*curve_of(one, found.how), color=color, linewidth=1.2)
     _minima(axes, found)
-    figures._log_x(axes)
+    figures.log_x(axes)
     figures._label(axes, WORDS["N"], f"loss ({unit})")
     figures._legend(axes)
     return figure
@@ -118,7 +118,7 @@ def frontier(found: Optimum) -> Figure:
     if not kept:
         axes.text(0.5, 0.5, "no road has numbers", color=INK, ha="center", transform=axes.transAxes)
     axes.set_yscale("log")
-    figures._log_x(axes)
+    figures.log_x(axes)
     figures._label(axes, f"{WORDS['C']}, {found.flops.value}", "compute-optimal parameters N*")
     figures._legend(axes)
     return figure
