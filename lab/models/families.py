@@ -39,13 +39,13 @@ class Family:
 
 
 # ELM's published sizes (its code, `ar_model.py`): 64 features a head, SwiGLU's two thirds of four
-# widths rounded up to 256. The small sizes keep a ratio of width to depth from 20 to 32 (published:
+# widths rounded up to 256. The small sizes keep a ratio of width to depth from 21 to 48 (published:
 # 32 to 64): where there are one or two layers, wider ones were no better (LOG.md). They round to 8
-# and have 16 features a head (12 in s1, 20 in s3).
+# and have 16 features a head (12 in s1).
 ELM_SIZES = {
     "s1": Size(1, 24, 2, 64),
     "s2": Size(1, 32, 2, 88),
-    "s3": Size(2, 40, 2, 112),
+    "s3": Size(1, 48, 3, 128),
     "s4": Size(2, 48, 3, 128),
     "s5": Size(2, 64, 4, 176),
     "s6": Size(3, 64, 4, 176),
