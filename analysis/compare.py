@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_LOCAL = 4.0
+BELOW = "below the largest run: the interval has its noise, and smaller runs scatter more"
 
 
 @dataclass(frozen=True)
@@ -171,11 +172,12 @@ class Comparison:
         law_only = np.sqrt(np.maximum(sd**2 - known.noise_log**2, 0.0))
         if images is Images.OTHER:
             sd = np.hypot(sd, relative_error(self.points))
+        below = (BELOW,) if (distance < -np.log(2.0)).any() else ()
         half, half_law = (known.quantile(level) * value for value in (sd, law_only))
         return Prediction(
             x, self.variables, np.exp(center), np.exp(center - half), np.exp(center + half),
             np.exp(center - half_law), np.exp(center + half_law), level,
-            np.exp(np.maximum(distance, 0.0)), np.ones(len(x)), self.notes,
+            np.exp(np.maximum(distance, 0.0)), np.ones(len(x)), (*self.notes, *below),
         )  # fmt: skip
 
     @property

@@ -215,3 +215,9 @@ def test_json_is_strict_where_a_law_failed_at_an_origin():
 
 def test_the_same_law_twice_counts_once():
     assert len(compare(grid(), ["separable", "separable"]).members) == 1
+
+
+def test_a_look_back_at_small_runs_carries_a_note():
+    found = compare(grid(noise=0.003))
+    assert "smaller runs scatter more" in found.predict(N=1e6, D=1e8).notes[-1]
+    assert not any("scatter" in note for note in found.predict(N=2e9, D=2e11).notes)
