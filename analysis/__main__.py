@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from analysis import flags
 from analysis.errors import AnalysisError
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def _common(parser: argparse.ArgumentParser) -> None:
 
 def _fitting(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--loss", choices=("huber", "squares", "soft_l1", "lad", "asymmetric"),
+        "--loss", choices=flags.LOSSES,
         help="what a fit minimises (huber)",
     )  # fmt: skip
     parser.add_argument("--delta", type=float, help="of the loss, in log units (huber: 1e-3)")
@@ -76,13 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     found.add_argument(
         "--form", default="power_floor_N", help='a law, or "average" of all that fit the table'
     )
-    for name, what in (
-        ("n", "parameters"),
-        ("d", "tokens"),
-        ("c", "FLOPs"),
-        ("u", "unique tokens"),
-    ):
-        found.add_argument(f"--{name}", type=float, help=f"{what} of the new run")
+    flags.add_variables(found, "the new run")
     found.add_argument(
         "--images", choices=("same", "other"), default="same",
         help="other adds the standard error of the loss (a run measured on other images)",

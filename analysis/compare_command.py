@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from analysis import flags
+
 if TYPE_CHECKING:
     from analysis.table import Table
 
@@ -21,16 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FORM",
         help="a law of forms.py; without it four of one variable or four of N and D",
     )
-    for name, what in (
-        ("n", "parameters"),
-        ("d", "tokens"),
-        ("c", "FLOPs"),
-        ("u", "unique tokens"),
-    ):
-        parser.add_argument(f"--{name}", type=float, help=f"{what} of a run to forecast")
-    parser.add_argument(
-        "--loss", choices=("huber", "squares", "soft_l1", "lad", "asymmetric"), default="squares"
-    )
+    flags.add_variables(parser, "a run to forecast")
+    parser.add_argument("--loss", choices=flags.LOSSES, default="squares")
     parser.add_argument(
         "--local", type=float, default=1.0, help="a run weighs (size / largest)^LOCAL; 0: all alike"
     )

@@ -153,7 +153,10 @@ def _bound_reason(limits: Mapping[str, str]) -> str:
 
 def bound_status(form: Form, theta: np.ndarray, scale: Scale) -> tuple[Status, str]:
     """AT_BOUND with its reason where a free parameter lies on a limit of its form."""
-    limits = _bounded(form, theta, np.isnan(form.pin({}, scale)))
+    return _standing(_bounded(form, theta, np.isnan(form.pin({}, scale))))
+
+
+def _standing(limits: Mapping[str, str]) -> tuple[Status, str]:
     return (Status.AT_BOUND, _bound_reason(limits)) if limits else (Status.CONVERGED, "")
 
 
@@ -214,8 +217,7 @@ def estimate(
         return Estimate(*base, Status.UNDER_DETERMINED, reason, scale, np.array([]))
     return Estimate(
         *base,
-        Status.AT_BOUND if limits else Status.CONVERGED,
-        _bound_reason(limits),
+        *_standing(limits),
         scale,
         theta,
         float(found.objective[best]),

@@ -103,10 +103,11 @@ def roll(
     weight = np.array([points.weight * local_weights(size, mask, local) for mask in masks])
     starts = form.starts(z, y, STARTS, np.random.default_rng(seed))
     upper = _upper(form, y, masks)
-    tries = np.tile(starts, (len(masks), 1, 1))
-    for keep, limit in ((FINALISTS, FIRST_STEPS), (1, MOST_STEPS)):
+
+    def solved(tries: np.ndarray, limit: int) -> solver.Solution:
+        """From the starts (1 + K, S, P) of each window."""
         each = tries.shape[1]
-        found = solver.solve(
+        return solver.solve(
             problem,
             y=y,
             w=np.repeat(weight, each, axis=0),
@@ -114,7 +115,9 @@ def roll(
             limit=limit,
             upper=np.repeat(upper, each, axis=0),
         )
-        tries = _lowest(found, len(masks), keep)
+
+    first = solved(np.tile(starts, (len(masks), 1, 1)), FIRST_STEPS)
+    found = solved(solver.finalists(first, len(masks), FINALISTS), MOST_STEPS)
     theta, certified = solver.lowest(found, len(masks))
     theta[~certified] = np.nan
     free = len(form.parameters) - len(form.constants)
@@ -151,11 +154,3 @@ def _upper(form: Form, y: np.ndarray, masks: Sequence[np.ndarray]) -> np.ndarray
     if "E" in form.parameters:
         out[:, form.parameters.index("E")] = [np.exp(y[mask].min()) for mask in masks]
     return out
-
-
-def _lowest(found: solver.Solution, count: int, keep: int) -> np.ndarray:
-    """Theta of the lowest starts of each problem, (count, keep, P)."""
-    value = np.where(np.isfinite(found.objective), found.objective, np.inf).reshape(count, -1)
-    order = np.argsort(value, axis=1, kind="stable")[:, :keep]
-    theta = found.theta.reshape(count, value.shape[1], -1)
-    return np.take_along_axis(theta, order[..., None], axis=1)

@@ -190,14 +190,26 @@ def _descend(
     return Solution(theta, value, certificate, certificate <= tolerance)
 
 
+def _by_problem(found: Solution, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Objective (count, S), infinite where undefined, and theta (count, S, P) of S starts each."""
+    value = np.where(np.isfinite(found.objective), found.objective, np.inf).reshape(count, -1)
+    return value, found.theta.reshape(count, value.shape[1], -1)
+
+
+def finalists(found: Solution, count: int, keep: int) -> np.ndarray:
+    """Theta of the lowest starts of each problem, (count, keep, P)."""
+    value, theta = _by_problem(found, count)
+    order = np.argsort(value, axis=1, kind="stable")[:, :keep]
+    return np.take_along_axis(theta, order[..., None], axis=1)
+
+
 def lowest(found: Solution, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Theta (count, P) of the lowest start of each problem, and whether one there is certified."""
-    value = np.where(np.isfinite(found.objective), found.objective, np.inf).reshape(count, -1)
+    value, theta = _by_problem(found, count)
     alike = value <= value.min(axis=1, keepdims=True) * (1 + 1e-6) + 1e-24
     certified = found.certified.reshape(count, -1) & alike
     index = np.where(certified.any(axis=1), certified.argmax(axis=1), value.argmin(axis=1))
-    theta = found.theta.reshape(count, value.shape[1], -1)[np.arange(count), index]
-    return theta, certified.any(axis=1)
+    return theta[np.arange(count), index], certified.any(axis=1)
 
 
 def solve(

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy.optimize import least_squares, linprog
 
-from analysis import AnalysisError, fit, from_frame
+from analysis import AnalysisError, fit, flags, from_frame
 from analysis.losses import NAMED, Asymmetric, Huber, Lad, SoftL1, Squares, loss_named
 
 ALL = [Squares(), Huber(1e-2), SoftL1(1e-2), Lad(1e-3), Asymmetric(delta=1e-2, below=4.0)]
@@ -77,6 +77,7 @@ def test_soft_l1_agrees_with_scipy():
 
 def test_names_and_refusals():
     assert set(NAMED) == {"squares", "huber", "soft_l1", "lad", "asymmetric"}
+    assert tuple(NAMED) == flags.LOSSES  # what the command line offers
     assert loss_named("huber", 0.1) == Huber(0.1)
     for name, delta, words in (
         ("cubes", None, "'cubes': allowed are squares"),
