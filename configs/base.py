@@ -9,16 +9,16 @@ def get_config() -> ConfigDict:
     c.name = ""  # a label for tables; not part of the identity
     c.study = "default"  # the folder that runs compared with each other share; not in the identity
     c.seed = 0  # initial parameters, data order, dropout
-    c.data = _data()
+    c.data = data()
     c.tokenizer = _tokenizer()
     c.model = _model()
-    c.optimizer = _optimizer()
-    c.train = _train()
-    c.execution = _execution()
+    c.optimizer = optimizer()
+    c.train = train()
+    c.execution = execution()
     return c
 
 
-def _data() -> ConfigDict:
+def data() -> ConfigDict:
     """Which images."""
     c = ConfigDict()
     c.name = "dead_leaves"  # a file of lab/data, or any TFDS image data set
@@ -26,6 +26,7 @@ def _data() -> ConfigDict:
     c.validation_examples = 1024  # images; the same ones for every run of a study
     c.train_split = "train"
     c.validation_split = "validation"
+    c.augmentation = "none"  # none | flip | ten_crop: which views of an image training draws from
     c.manual_dir = ""  # where files that TFDS can not download lie; "": TFDS_MANUAL_DIR
     c.data_dir = ""  # where prepared data lie; "": TFDS_DATA_DIR, else .cache/tfds
     return c
@@ -34,10 +35,14 @@ def _data() -> ConfigDict:
 def _tokenizer() -> ConfigDict:
     """How an image becomes tokens."""
     c = ConfigDict()
-    c.name = "pixels"  # a file of lab/tokenizers
-    c.resolution = 8  # pixels along a side after area down-scaling
+    c.name = "pixels"  # pixels | trained
+    c.resolution = 8  # pixels along a side after area down-scaling; of "pixels", as the next two
     c.channels = "rgb"  # grey | rgb
     c.levels = 16  # quantisation levels of a sub-pixel
+    c.run = ""  # the run directory of a trained tokenizer
+    c.trained = ""  # its identity; "": the last part of `run`
+    c.sampled = False  # draw the bits of a binary tokenizer anew at each step
+    c.codes = ""  # the folder of lab.launch.encode; "": images are encoded when a run begins
     return c
 
 
@@ -65,7 +70,7 @@ def _model() -> ConfigDict:
     return c
 
 
-def _optimizer() -> ConfigDict:
+def optimizer() -> ConfigDict:
     """AdamW, its schedule, its rule for widths."""
     c = ConfigDict()
     c.learning_rate = 0.01  # at base_width under "mup"; of every parameter under "none"
@@ -84,7 +89,7 @@ def _optimizer() -> ConfigDict:
     return c
 
 
-def _train() -> ConfigDict:
+def train() -> ConfigDict:
     """How long, on what batches, what is written down."""
     c = ConfigDict()
     c.batch_size = 32  # images in a global batch
@@ -96,7 +101,7 @@ def _train() -> ConfigDict:
     return c
 
 
-def _execution() -> ConfigDict:
+def execution() -> ConfigDict:
     """How and where; none of it is in the identity."""
     c = ConfigDict()
     c.workdir = "runs"  # the folder of all studies

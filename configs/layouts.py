@@ -13,6 +13,11 @@ REPLICATED = {
     "vocab": None,
     "classes": None,
     "slots": None,
+    "kernel_rows": None,
+    "kernel_columns": None,
+    "channels_in": None,
+    "channels_out": None,
+    "codes": None,
 }
 
 LAYOUTS = {

@@ -1,62 +1,17 @@
 """A run's configuration: frozen dataclasses inside, ConfigDicts outside, `admit` between them."""
 
 import dataclasses
-import difflib
 import hashlib
 import json
-import math
 import pathlib
-import types
-import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from lab.core.errors import LabError
-from lab.core.units import Duration, DurationUnit, parse_duration
+from lab.core.fields import allow, count, defining, plain, probability, section
+from lab.core.units import Duration, DurationUnit
 
 SEMANTICS = 1  # raise it when the same config would train another model
-
-
-@dataclasses.dataclass(frozen=True)
-class Allowed:
-    """What a field may hold beyond its type."""
-
-    at_least: float | None = None
-    below: float | None = None
-    above: float | None = None
-    choices: tuple[str, ...] = ()
-    execution: bool = False  # True: not part of the identity
-
-    def __str__(self) -> str:
-        if self.choices:
-            return "one of " + ", ".join(self.choices)
-        bounds = [(">=", self.at_least), (">", self.above), ("<", self.below)]
-        given = [f"{sign} {bound:g}" for sign, bound in bounds if bound is not None]
-        return " and ".join(given) or "any finite number"
-
-    def holds(self, value: Any) -> bool:
-        """Whether `value` is inside."""
-        if self.choices:
-            return value in self.choices
-        if isinstance(value, float) and not math.isfinite(value):
-            return False
-        return (
-            (self.at_least is None or value >= self.at_least)
-            and (self.above is None or value > self.above)
-            and (self.below is None or value < self.below)
-        )
-
-
-def _allow(**bounds: Any) -> Any:
-    return dataclasses.field(metadata={"allowed": Allowed(**bounds)})
-
-
-def _count(at_least: int = 1) -> Any:
-    return _allow(at_least=at_least)
-
-
-def _probability() -> Any:
-    return _allow(at_least=0.0, below=1.0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,22 +19,86 @@ class DataConfig:
     """Which images."""
 
     name: str
-    train_examples: int = _count(0)
-    validation_examples: int = _count()
+    train_examples: int = count(0)
+    validation_examples: int = count()
     train_split: str
     validation_split: str
-    manual_dir: str = _allow(execution=True)
-    data_dir: str = _allow(execution=True)
+    augmentation: str = allow(choices=("none", "flip", "ten_crop"), before="none")
+    manual_dir: str = allow(execution=True)
+    data_dir: str = allow(execution=True)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TokenizerConfig:
     """How an image becomes tokens."""
 
-    name: str
-    resolution: int = _count()
-    channels: str = _allow(choices=("grey", "rgb"))
-    levels: int = _allow(at_least=2, below=257)
+    name: str = allow(choices=("pixels", "trained"))
+    resolution: int = count()
+    channels: str = allow(choices=("grey", "rgb"))
+    levels: int = allow(at_least=2, below=257)
+    trained: str = allow(before="")  # the identity of a trained tokenizer; "": none
+    sampled: bool = allow(before=False)
+    run: str = allow(execution=True)
+    codes: str = allow(execution=True)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImageConfig:
+    """The images that a tokenizer sees: the largest centred square, area-averaged."""
+
+    resolution: int = count()
+    channels: str = allow(choices=("grey", "rgb"))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AutoencoderConfig:
+    """A convolutional encoder and decoder, and its size."""
+
+    size: str
+    width: int = count()
+    multipliers: str
+    residual_blocks: int = count()
+    decoder_blocks: int = count()
+    decoder_norm_first: bool
+    latent_channels: int = count()
+    attention: str = allow(choices=("none", "middle", "lowest"))
+    decoder_attention: str = allow(choices=("none", "middle", "lowest"))
+    last_activation: str = allow(choices=("swish", "none"))
+    groups: int = count()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CodeConfig:
+    """What lies between encoder and decoder; a field that a kind does not use is 0 or False."""
+
+    kind: str = allow(choices=("vq", "binary", "kl"))
+    vocabulary: int = count(0)
+    features: int = count(0)
+    bits: int = count(0)
+    channels: int = count(0)
+    normalised: bool
+    sampled: bool
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """What a tokenizer minimises: the terms and their weights."""
+
+    reconstruction: str = allow(choices=("l1", "l2"))
+    codebook: float = allow(at_least=0.0)
+    commitment: float = allow(at_least=0.0)
+    entropy: float = allow(at_least=0.0)
+    entropy_temperature: float = allow(above=0.0)
+    kl: float = allow(at_least=0.0)
+    restart_below: float = allow(at_least=0.0)
+    perceptual: float = allow(at_least=0.0)
+    perceptual_file: str = allow(execution=True)
+    adversarial: float = allow(at_least=0.0)
+    adversarial_start: Duration
+    adversarial_adaptive: bool
+    adversarial_most: float = allow(above=0.0)
+    discriminator_width: int = count()
+    discriminator_layers: int = count()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -91,50 +110,50 @@ class ModelConfig:
     embedding: str
     order: str
     head: str
-    depth: int = _count()
-    width: int = _count()
-    heads: int = _count()
-    mlp_hidden: int = _count()
-    subcodes: int = _count()
-    rotary_base: float = _allow(above=1.0)
-    norm_epsilon: float = _allow(above=0.0)
-    class_dropout: float = _probability()
-    embedding_dropout: float = _probability()
-    residual_dropout: float = _probability()
-    mlp_dropout: float = _probability()
-    init: str = _allow(choices=("mup", "normal"))
-    init_std: float = _allow(above=0.0)
+    depth: int = count()
+    width: int = count()
+    heads: int = count()
+    mlp_hidden: int = count()
+    subcodes: int = count()
+    rotary_base: float = allow(above=1.0)
+    norm_epsilon: float = allow(above=0.0)
+    class_dropout: float = probability()
+    embedding_dropout: float = probability()
+    residual_dropout: float = probability()
+    mlp_dropout: float = probability()
+    init: str = allow(choices=("mup", "normal"))
+    init_std: float = allow(above=0.0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
     """AdamW, its schedule and its rule for widths."""
 
-    learning_rate: float = _allow(above=0.0)
-    width_rule: str = _allow(choices=("mup", "none"))
-    base_width: int = _count()
-    beta1: float = _probability()
-    beta2: float = _probability()
-    epsilon: float = _allow(above=0.0)
-    weight_decay: float = _allow(at_least=0.0)
-    clip_norm: float = _allow(at_least=0.0)
-    schedule: str = _allow(choices=("wsd", "cosine", "constant"))
+    learning_rate: float = allow(above=0.0)
+    width_rule: str = allow(choices=("mup", "none"))
+    base_width: int = count()
+    beta1: float = probability()
+    beta2: float = probability()
+    epsilon: float = allow(above=0.0)
+    weight_decay: float = allow(at_least=0.0)
+    clip_norm: float = allow(at_least=0.0)
+    schedule: str = allow(choices=("wsd", "cosine", "constant"))
     warmup: Duration
-    cooldown_fraction: float = _allow(at_least=0.0, below=1.0)
-    final_fraction: float = _allow(at_least=0.0, below=1.0)
-    ema_decay: float = _probability()
+    cooldown_fraction: float = allow(at_least=0.0, below=1.0)
+    final_fraction: float = allow(at_least=0.0, below=1.0)
+    ema_decay: float = probability()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """How long, on what batches, and what is written down."""
 
-    batch_size: int = _count()
+    batch_size: int = count()
     duration: Duration
-    log_every_steps: int = _count()
-    evaluate_every_steps: int = _count(0)
-    evaluation_batch_size: int = _count()
-    explode_factor: float = _allow(above=1.0)
+    log_every_steps: int = count()
+    evaluate_every_steps: int = count(0)
+    evaluation_batch_size: int = count()
+    explode_factor: float = allow(above=1.0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -143,13 +162,13 @@ class ExecutionConfig:
 
     workdir: str
     layout: str
-    devices: int = _count(0)
-    remat: str = _allow(choices=("none", "full", "dots"))
+    devices: int = count(0)
+    remat: str = allow(choices=("none", "full", "dots"))
     unroll_layers: bool
-    compute_dtype: str = _allow(choices=("auto", "float32", "bfloat16"))
-    checkpoint_every_steps: int = _count()
-    keep_last: int = _count()
-    keep_every_steps: int = _count(0)
+    compute_dtype: str = allow(choices=("auto", "float32", "bfloat16"))
+    checkpoint_every_steps: int = count()
+    keep_last: int = count()
+    keep_every_steps: int = count(0)
     tensorboard: bool
 
 
@@ -157,72 +176,58 @@ class ExecutionConfig:
 class RunConfig:
     """All of a run."""
 
-    name: str = _allow(execution=True)
-    study: str = _allow(execution=True)
-    seed: int = _allow(at_least=0, below=2**31)
+    name: str = allow(execution=True)
+    study: str = allow(execution=True)
+    seed: int = allow(at_least=0, below=2**31)
     data: DataConfig
     tokenizer: TokenizerConfig
     model: ModelConfig
     optimizer: OptimizerConfig
     train: TrainConfig
-    execution: ExecutionConfig = _allow(execution=True)
+    execution: ExecutionConfig = allow(execution=True)
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
-    """A hint at the most similar of `names`, or the list of them where none is similar."""
-    names = sorted(names)
-    close = difflib.get_close_matches(name, names, n=1)
-    return f'did you mean "{close[0]}"?' if close else "allowed: " + ", ".join(names)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TokenizerRunConfig:
+    """All of a run that trains a tokenizer."""
+
+    name: str = allow(execution=True)
+    study: str = allow(execution=True)
+    seed: int = allow(at_least=0, below=2**31)
+    data: DataConfig
+    images: ImageConfig
+    autoencoder: AutoencoderConfig
+    code: CodeConfig
+    losses: LossConfig
+    optimizer: OptimizerConfig
+    train: TrainConfig
+    execution: ExecutionConfig = allow(execution=True)
 
 
-def admit(config: Mapping[str, Any]) -> RunConfig:
-    """The one door: a nested mapping (ConfigDict) to a checked RunConfig.
+AnyRun = RunConfig | TokenizerRunConfig
+
+
+def admit(config: Mapping[str, Any]) -> AnyRun:
+    """The one door: a nested mapping (ConfigDict) to a checked run; one with a section
+    `autoencoder` trains a tokenizer.
 
     Raises LabError naming the path, the value and what is allowed, for an unknown or missing
     field, a wrong type, a value out of range, or fields that do not fit each other.
     """
-    run = _section(RunConfig, config, prefix="config")
-    _check_fit(run)
+    kind = TokenizerRunConfig if "autoencoder" in config else RunConfig
+    run = section(kind, config, prefix="config")
+    if isinstance(run, RunConfig):
+        _check_model(run)
+        _check_tokens(run)
+    else:
+        check_tokenizer(run)
+    if "/" in run.study or run.study in ("", ".", ".."):
+        raise LabError(f'config.study = "{run.study}": a plain folder name is expected')
+    _check_durations(run)
     return run
 
 
-def _section(cls: type, values: Mapping[str, Any], *, prefix: str) -> Any:
-    fields = {f.name: f for f in dataclasses.fields(cls)}
-    if not isinstance(values, Mapping) and not hasattr(values, "items"):
-        raise LabError(f"{prefix} = {values!r}: a section with {', '.join(fields)} is expected")
-    given = dict(values.items())
-    for name in given:
-        if name not in fields:
-            raise LabError(f"{prefix}.{name}: no such field; {nearest(name, fields)}")
-    hints = typing.get_type_hints(cls)
-    built = {}
-    for name, field in fields.items():
-        if name not in given:
-            raise LabError(f"{prefix}.{name}: missing")
-        allowed = field.metadata.get("allowed", Allowed())
-        built[name] = _value(hints[name], given[name], path=f"{prefix}.{name}", allowed=allowed)
-    return cls(**built)
-
-
-def _value(kind: Any, value: Any, *, path: str, allowed: Allowed) -> Any:
-    if dataclasses.is_dataclass(kind) and kind is not Duration:
-        return _section(typing.cast(type, kind), value, prefix=path)
-    if kind is Duration:
-        if not isinstance(value, str):
-            raise LabError(f'{path} = {value!r}: a duration is a text like "3 epochs"')
-        return parse_duration(value, path=path)
-    if kind is float and type(value) is int:
-        value = float(value)
-    if type(value) is not kind:
-        raise LabError(
-            f"{path} = {value!r}: {kind.__name__} expected, {type(value).__name__} given"
-        )
-    if not allowed.holds(value):
-        raise LabError(f"{path} = {value!r}: allowed is {allowed}")
-    return value
-
-
-def _check_fit(run: RunConfig) -> None:
+def _check_model(run: RunConfig) -> None:
     model = run.model
     if model.width % model.heads:
         raise LabError(
@@ -233,12 +238,97 @@ def _check_fit(run: RunConfig) -> None:
             f"config.model.heads = {model.heads}: width / heads = {model.width // model.heads} "
             "must be a multiple of 4 for rotary positions in two dimensions"
         )
-    if "/" in run.study or run.study in ("", ".", ".."):
-        raise LabError(f'config.study = "{run.study}": a plain folder name is expected')
-    _check_durations(run)
 
 
-def _check_durations(run: RunConfig) -> None:
+def _check_tokens(run: RunConfig) -> None:
+    """A trained tokenizer names its run; codes are of a trained one, and of fixed bits."""
+    tokenizer = run.tokenizer
+    trained = tokenizer.name == "trained"
+    if trained != bool(tokenizer.trained):
+        raise LabError(
+            f'config.tokenizer.run = "{tokenizer.run}": the run directory of a tokenizer is '
+            f"{'needed' if trained else 'of no use'} where config.tokenizer.name = "
+            f'"{tokenizer.name}"'
+        )
+    if tokenizer.codes and not trained:
+        raise LabError(f'config.tokenizer.codes = "{tokenizer.codes}": only of name = "trained"')
+    if tokenizer.sampled and (tokenizer.codes or not trained):
+        raise LabError(
+            "config.tokenizer.sampled = True: only of a trained tokenizer on the fly, without "
+            "config.tokenizer.codes"
+        )
+    if run.data.augmentation == "ten_crop" and not tokenizer.codes:
+        raise LabError(
+            'config.data.augmentation = "ten_crop": only of encoded images, where '
+            "config.tokenizer.codes names their folder"
+        )
+
+
+# The fields of config.code that each kind needs; the others must be 0 or False.
+_OF_KIND = {
+    "vq": ("vocabulary", "features", "normalised"),
+    "binary": ("bits", "sampled"),
+    "kl": ("channels",),
+}
+_OF_LOSS = {"vq": ("codebook", "commitment", "entropy", "restart_below"), "kl": ("kl",)}
+
+
+def check_tokenizer(run: TokenizerRunConfig) -> None:
+    """Refuse fields of an autoencoder, a code and losses that do not fit each other."""
+    code, losses = run.code, run.losses
+    for field in dataclasses.fields(code):
+        value, needed = getattr(code, field.name), field.name in _OF_KIND[code.kind]
+        if field.name == "kind" or isinstance(value, bool) and (needed or not value):
+            continue
+        if needed != bool(value):
+            want = "at least 1 is needed" if needed else "must be 0 or False"
+            raise LabError(f'config.code.{field.name} = {value}: {want} where kind = "{code.kind}"')
+    for kind, names in _OF_LOSS.items():
+        for name in names:
+            if kind != code.kind and getattr(losses, name):
+                raise LabError(
+                    f"config.losses.{name} = {getattr(losses, name):g}: must be 0 where "
+                    f'config.code.kind = "{code.kind}"'
+                )
+    if losses.perceptual and not losses.perceptual_file:
+        raise LabError(
+            f"config.losses.perceptual = {losses.perceptual:g}: config.losses.perceptual_file "
+            "must name a safetensors file of the feature network's weights"
+        )
+    if run.optimizer.width_rule != "none":
+        raise LabError(
+            f'config.optimizer.width_rule = "{run.optimizer.width_rule}": a tokenizer has no width '
+            'rule; "none" is expected'
+        )
+    if run.data.augmentation == "ten_crop":
+        raise LabError('config.data.augmentation = "ten_crop": a tokenizer trains on none or flip')
+    downscale = 2 ** (len(levels_of(run.autoencoder)) - 1)
+    if run.images.resolution % downscale:
+        raise LabError(
+            f"config.images.resolution = {run.images.resolution}: a multiple of {downscale} is "
+            f'needed for config.autoencoder.multipliers = "{run.autoencoder.multipliers}"'
+        )
+
+
+def levels_of(autoencoder: AutoencoderConfig) -> tuple[int, ...]:
+    """The multipliers of the width from the finest level to the coarsest: "1-1-2-2-4"."""
+    parts = autoencoder.multipliers.split("-")
+    if not all(part.isdecimal() and int(part) for part in parts):
+        raise LabError(
+            f'config.autoencoder.multipliers = "{autoencoder.multipliers}": whole numbers from 1 '
+            'with dashes between them are expected, like "1-1-2-2-4"'
+        )
+    levels = tuple(int(part) for part in parts)
+    for channels in (autoencoder.width * level for level in levels):
+        if channels % min(autoencoder.groups, channels):
+            raise LabError(
+                f"config.autoencoder.groups = {autoencoder.groups}: must divide the {channels} "
+                "channels of every level"
+            )
+    return levels
+
+
+def _check_durations(run: AnyRun) -> None:
     """What is known before the data are: two durations of one unit, or of steps and examples."""
     warmup, whole = run.optimizer.warmup, run.train.duration
     in_steps = {DurationUnit.STEPS: 1.0, DurationUnit.EXAMPLES: 1 / run.train.batch_size}
@@ -254,7 +344,7 @@ def cooldown_steps(optimizer: OptimizerConfig, total_steps: int) -> int:
     return round(optimizer.cooldown_fraction * total_steps) if optimizer.schedule == "wsd" else 0
 
 
-def check_schedule(run: RunConfig, *, warmup: float, whole: float, unit: DurationUnit) -> None:
+def check_schedule(run: AnyRun, *, warmup: float, whole: float, unit: DurationUnit) -> None:
     """Raise LabError where the warm-up and the cooldown do not fit into the whole duration."""
     optimizer = run.optimizer
     cooldown = optimizer.cooldown_fraction * whole if optimizer.schedule == "wsd" else 0.0
@@ -272,84 +362,18 @@ def check_schedule(run: RunConfig, *, warmup: float, whole: float, unit: Duratio
     )
 
 
-def plain(config: Any) -> Any:
-    """A config dataclass as nested dicts of plain values, as they stand in JSON."""
-    if isinstance(config, Duration):
-        return f"{config.amount:.12g} {config.unit}"
-    if dataclasses.is_dataclass(config):
-        return {f.name: plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
-    return config
-
-
-def identity(run: RunConfig) -> str:
+def identity(run: AnyRun) -> str:
     """Twelve hex digits that stand for all that defines the experiment.
 
     Fields marked `execution` (layout, folders, checkpoint intervals, labels) are left out: the
     same experiment at another place has the same identity.
     """
     canonical = json.dumps(
-        {"semantics": SEMANTICS, **_defining(run)}, sort_keys=True, separators=(",", ":")
+        {"semantics": SEMANTICS, **defining(run)}, sort_keys=True, separators=(",", ":")
     )
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
 
-def run_directory(run: RunConfig) -> pathlib.Path:
+def run_directory(run: AnyRun) -> pathlib.Path:
     """<workdir>/<study>/<identity>."""
     return pathlib.Path(run.execution.workdir) / run.study / identity(run)
-
-
-def _defining(config: Any) -> dict[str, Any]:
-    kept = {}
-    for field in dataclasses.fields(config):
-        if field.metadata.get("allowed", Allowed()).execution:
-            continue
-        value = getattr(config, field.name)
-        nested = dataclasses.is_dataclass(value) and not isinstance(value, Duration)
-        kept[field.name] = _defining(value) if nested else plain(value)
-    return kept
-
-
-def overlay(config: Any, overrides: Mapping[str, Any]) -> Any:
-    """A copy of the ConfigDict with flat overrides ("optimizer.learning_rate": 0.01) laid over it.
-
-    A text given for a number or a flag is read as one, so that flags and sweeps share this.
-    """
-    if not hasattr(config, "copy_and_resolve_references"):
-        raise LabError(f"get_config() gave a {type(config).__name__}; a ConfigDict is expected")
-    config = config.copy_and_resolve_references()
-    for path, value in overrides.items():
-        *parents, last = path.split(".")
-        section = config
-        for depth, name in enumerate(parents):
-            section = _child(section, name, prefix=".".join(["config", *parents[:depth]]))
-        prefix = ".".join(["config", *parents])
-        old = _child(section, last, prefix=prefix)
-        if hasattr(old, "items"):
-            raise LabError(f"{prefix}.{last} is a section; name one of {', '.join(old.keys())}")
-        with section.ignore_type():
-            section[last] = _read_as(old, value, path=f"{prefix}.{last}")
-    return config
-
-
-def _child(section: Any, name: str, *, prefix: str) -> Any:
-    if not hasattr(section, "keys"):
-        raise LabError(f"{prefix} is a field, not a section")
-    if name not in section.keys():
-        raise LabError(f"{prefix}.{name}: no such field; {nearest(name, section.keys())}")
-    return section[name]
-
-
-_FLAGS = types.MappingProxyType({"true": True, "false": False})
-
-
-def _read_as(old: Any, value: Any, *, path: str) -> Any:
-    if not isinstance(value, str) or isinstance(old, str):
-        return value
-    if isinstance(old, bool):
-        if value.lower() not in _FLAGS:
-            raise LabError(f"{path} = {value!r}: true or false expected")
-        return _FLAGS[value.lower()]
-    try:
-        return type(old)(value)
-    except ValueError:
-        raise LabError(f"{path} = {value!r}: {type(old).__name__} expected") from None

@@ -11,6 +11,7 @@ class Stream(enum.IntEnum):
     INIT = 0
     TRAIN = 1
     EVALUATE = 2
+    CODES = 3
 
 
 def key(seed: int, stream: Stream, step: int | jax.Array) -> jax.Array:

@@ -91,6 +91,12 @@ def make_layout(
     return Layout(name=name, mesh=mesh, batch=tuple(table["batch"]), rules=table["rules"])
 
 
+def data_layout(devices: Sequence[jax.Device]) -> Layout:
+    """The batch split over these devices, all else on each of them whole."""
+    table = {"mesh": {"data": -1}, "batch": ("data",), "rules": {}}
+    return make_layout("data", {"data": table}, devices)
+
+
 def tree_shardings(
     layout: Layout, tree: Any, *, axes_of: Callable[[Any], tuple[str, ...] | None]
 ) -> Any:

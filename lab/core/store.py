@@ -145,8 +145,10 @@ class Store:
         except Damaged as damage:
             raise LabError(f"{self._folder(step)}: {damage}") from None
 
-    def restore(self, like: Any, *, step: int | None = None) -> Restored | None:
+    def restore(self, like: Any, *, step: int | None = None, part: bool = False) -> Restored | None:
         """The newest good step, or the good step `step`, in the structure of `like`.
+
+        With `part` the checkpoint may hold more than `like`: the rest is left out.
 
         `like` is a tree of jax.ShapeDtypeStruct or of arrays, and gives every leaf its sharding
         (a numpy leaf stays a numpy array). None where there is no step at all. Steps that are not
@@ -163,7 +165,7 @@ class Store:
         for candidate in candidates:
             try:
                 manifest = manifests.read(self._folder(candidate))
-                tree = self._restore_tree(like, manifest)
+                tree = self._restore_tree(like, manifest, part=part)
             except Damaged as damage:
                 skipped.append(Skipped(candidate, str(damage)))
                 self._damaged.add(candidate)
@@ -174,12 +176,12 @@ class Store:
         reasons = "; ".join(f"step {s.step}: {s.reason}" for s in skipped)
         raise LabError(f"{self._directory}: no good checkpoint: {reasons}")
 
-    def _restore_tree(self, like: Any, manifest: Manifest) -> Any:
+    def _restore_tree(self, like: Any, manifest: Manifest, *, part: bool) -> Any:
         import jax
 
         folder = self._folder(manifest.step)
         wanted = named_leaves(like)
-        _check_structure(wanted, manifest, folder=folder)
+        _check_structure(wanted, manifest, folder=folder, part=part)
         manifests.check_files(folder, manifest)
         arrays = _read_arrays(folder, manifest)
         manifests.check_arrays(arrays, manifest)
@@ -278,8 +280,10 @@ def _remove_leftovers(directory: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _check_structure(wanted: dict[str, Any], manifest: Manifest, *, folder: Path) -> None:
-    saved = manifest.digests
+def _check_structure(
+    wanted: dict[str, Any], manifest: Manifest, *, folder: Path, part: bool
+) -> None:
+    saved = {p: digest for p, digest in manifest.digests.items() if p in wanted or not part}
     odd = f"{folder}: the checkpoint is of another tree: leaf"
     for path in sorted(set(wanted) | set(saved)):
         if path not in saved:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from lab.core.errors import LabError
-from lab.data.tokens import Rows, Stream, TokenTable
+from lab.data.tokens import ImageRows, Rows
 
 Batch = dict[str, np.ndarray]  # tokens (b, T) uint8 or int32, label (b,) int32, weight (b,) float32
 
@@ -26,7 +26,7 @@ class Batches:
 
     def __init__(
         self,
-        rows: TokenTable | Stream,
+        rows: ImageRows,
         *,
         seed: int,
         batch_size: int,
@@ -39,12 +39,21 @@ class Batches:
         self.examples = len(rows)
         self.batch_size = batch_size
         self._rows = rows
+        self._seed, self._host, self._hosts = seed, host, hosts
         order = grain.MapDataset.range(len(rows)).seed(seed).shuffle().repeat()
         indices = order[host::hosts].batch(batch_size // hosts, batch_fn=np.asarray)
-        self._batches = indices.map(self._batch)
+        self._batches = indices.map_with_index(self._batch)
 
-    def _batch(self, indices: np.ndarray) -> Batch:
-        return _as_batch(self._rows.rows(indices), np.ones(len(indices), np.float32))
+    def _batch(self, step: int, indices: np.ndarray) -> Batch:
+        rows = self._rows.rows(indices, self._views(step))
+        return _as_batch(rows, np.ones(len(indices), np.float32))
+
+    def _views(self, step: int) -> np.ndarray | None:
+        """Which view of each of this host's images: drawn for the global batch, then cut."""
+        if self._rows.views == 1:
+            return None
+        draws = np.random.Generator(np.random.Philox(key=[self._seed, step]))
+        return draws.integers(self._rows.views, size=self.batch_size)[self._host :: self._hosts]
 
     def at(self, step: int) -> Batch:
         """This host's rows of the batch of a step."""
@@ -73,7 +82,7 @@ class ValidationBatches:
 
     def __init__(
         self,
-        rows: TokenTable | Stream,
+        rows: ImageRows,
         *,
         examples: int,
         batch_size: int,
@@ -111,7 +120,7 @@ class ValidationBatches:
 
 
 def validation_batches(
-    rows: TokenTable | Stream,
+    rows: ImageRows,
     *,
     batch_size: int,
     examples: int | None = None,

@@ -52,12 +52,35 @@ def encode_rows(source: Source, encoder: Encoder, indices: Indices) -> Rows:
     return Rows(tokens, labels)
 
 
+class ImageRows(Protocol):
+    """What batches are made from: the rows of a split by index, in one or more views."""
+
+    @property
+    def are_images(self) -> bool:
+        """Whether the rows are images that the devices have yet to encode."""
+        ...
+
+    @property
+    def views(self) -> int:
+        """Views of each image; view 0 is the image itself."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def rows(self, indices: Indices, views: np.ndarray | None = None) -> Rows:
+        """New arrays of the rows at these indices; `views` (b,) says which view of each."""
+        ...
+
+
 class TokenTable:
     """All tokens (N, T) and labels (N,) of a split in memory: decoding is paid once."""
 
-    def __init__(self, rows: Rows):
+    views = 1
+
+    def __init__(self, rows: Rows, *, are_images: bool = False):
         self.tokens = rows.tokens
         self.labels = rows.labels
+        self.are_images = are_images
 
     @classmethod
     def build(
@@ -66,6 +89,7 @@ class TokenTable:
         encoder: Encoder,
         *,
         limit_bytes: int = LIMIT_BYTES,
+        are_images: bool = False,
         progress: Progress = silent,
     ) -> TokenTable:
         """Read and encode the whole source; raises when the table would pass limit_bytes."""
@@ -84,15 +108,67 @@ class TokenTable:
             rows = encode_rows(source, encoder, range(start, stop))
             tokens[start:stop], labels[start:stop] = rows.tokens, rows.labels
             progress(stop, total)
-        return cls(Rows(tokens, labels))
+        return cls(Rows(tokens, labels), are_images=are_images)
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def rows(self, indices: Indices) -> Rows:
+    def rows(self, indices: Indices, views: np.ndarray | None = None) -> Rows:
         """The rows at these indices, as new arrays."""
         chosen = np.asarray(indices, np.int64)
         return Rows(self.tokens[chosen], self.labels[chosen])
+
+
+class ViewedRows:
+    """Rows in several views: one source of rows a view, of the same images."""
+
+    def __init__(self, sources: Sequence[ImageRows]):
+        self._sources = sources
+        self.views = len(sources)
+        self.are_images = sources[0].are_images
+
+    def __len__(self) -> int:
+        return len(self._sources[0])
+
+    def rows(self, indices: Indices, views: np.ndarray | None = None) -> Rows:
+        """The rows at these indices, each in its view."""
+        chosen = np.asarray(indices, np.int64)
+        found = self._sources[0].rows(chosen)
+        for view in np.unique(views[views > 0]) if views is not None else ():
+            places = np.flatnonzero(views == view)
+            found.tokens[places] = self._sources[view].rows(chosen[places]).tokens
+        return found
+
+
+class MirroredImages:
+    """Rows that are images, mirrored left to right; `shape` is (rows, columns, channels)."""
+
+    views = 1
+    are_images = True
+
+    def __init__(self, images: ImageRows, shape: tuple[int, int, int]):
+        self._images = images
+        self._shape = shape
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def rows(self, indices: Indices, views: np.ndarray | None = None) -> Rows:
+        """The rows at these indices."""
+        found = self._images.rows(indices)
+        images = found.tokens.reshape(-1, *self._shape)[:, :, ::-1]
+        return Rows(images.reshape(found.tokens.shape), found.labels)
+
+
+@dataclasses.dataclass(frozen=True)
+class MirroredEncoder:
+    """An encoder of the mirror images."""
+
+    encoder: Encoder
+
+    def encode(self, images: np.ndarray) -> np.ndarray:
+        """Tokens (B, T) of the mirror images of images (B, H, W, C) uint8."""
+        return self.encoder.encode(np.ascontiguousarray(images[:, :, ::-1]))
 
 
 def table_bytes(source: Source, encoder: Encoder) -> int:
@@ -104,14 +180,17 @@ def table_bytes(source: Source, encoder: Encoder) -> int:
 class Stream:
     """Tokens read and encoded as they are asked for: for what does not fit in memory."""
 
-    def __init__(self, source: Source, encoder: Encoder):
+    views = 1
+
+    def __init__(self, source: Source, encoder: Encoder, *, are_images: bool = False):
         self._source = source
         self._encoder = encoder
+        self.are_images = are_images
 
     def __len__(self) -> int:
         return len(self._source)
 
-    def rows(self, indices: Indices) -> Rows:
+    def rows(self, indices: Indices, views: np.ndarray | None = None) -> Rows:
         """The rows at these indices."""
         return encode_rows(self._source, self._encoder, indices)
 
@@ -121,9 +200,12 @@ def open_rows(
     encoder: Encoder,
     *,
     limit_bytes: int = LIMIT_BYTES,
+    are_images: bool = False,
     progress: Progress = silent,
 ) -> TokenTable | Stream:
     """The table of a source when it fits the limit, otherwise a stream."""
     if table_bytes(source, encoder) > limit_bytes:
-        return Stream(source, encoder)
-    return TokenTable.build(source, encoder, limit_bytes=limit_bytes, progress=progress)
+        return Stream(source, encoder, are_images=are_images)
+    return TokenTable.build(
+        source, encoder, limit_bytes=limit_bytes, are_images=are_images, progress=progress
+    )

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from lab.core.config import RunConfig, identity, run_directory
+from lab.core.config import AnyRun, RunConfig, identity, run_directory
 from lab.core.counts import block_parameters
 from lab.core.errors import LabError
 from lab.core.record import read_rows
@@ -33,11 +33,12 @@ class Entry:
     identity: str
     directory: pathlib.Path
     state: RunState
-    params_blocks: int
+    params: int | None  # of the blocks of a generator, of a tokenizer once it began
     step: int = 0
     total_steps: int = 0
-    loss_nats_per_token: float | None = None
-    loss_se_nats_per_token: float | None = None
+    loss: float | None = None
+    loss_se: float | None = None
+    loss_unit: str = ""
     reason: str = ""
 
     def as_json(self) -> dict[str, Any]:
@@ -45,7 +46,7 @@ class Entry:
         return {**dataclasses.asdict(self), "directory": str(self.directory)}
 
 
-def read_entry(run: RunConfig, directory: pathlib.Path) -> Entry:
+def read_entry(run: AnyRun, directory: pathlib.Path) -> Entry:
     """What the directory says of this run; a record that can not be read is a failure."""
     try:
         return _entry(run, directory, read_rows(directory / "record.jsonl"))
@@ -54,14 +55,13 @@ def read_entry(run: RunConfig, directory: pathlib.Path) -> Entry:
         return dataclasses.replace(entry, state=RunState.FAILED, reason=str(error))
 
 
-def _entry(run: RunConfig, directory: pathlib.Path, rows: list[dict[str, Any]]) -> Entry:
-    model = run.model
+def _entry(run: AnyRun, directory: pathlib.Path, rows: list[dict[str, Any]]) -> Entry:
     entry = Entry(
         name=run.name,
         identity=identity(run),
         directory=directory,
         state=_state(directory, rows),
-        params_blocks=model.depth * block_parameters(width=model.width, hidden=model.mlp_hidden),
+        params=_params(run, rows),
     )
     if entry.state is RunState.FAILED:
         lines = (directory / FAILURE).read_text(encoding="utf-8").splitlines()
@@ -78,14 +78,24 @@ def _entry(run: RunConfig, directory: pathlib.Path, rows: list[dict[str, Any]]) 
     )
     if not evaluations:
         return entry
+    row = evaluations[-1]
+    unit = next(name for name in row if name.startswith("loss_se_")).removeprefix("loss_se_")
     return dataclasses.replace(
         entry,
-        loss_nats_per_token=evaluations[-1]["loss_nats_per_token"],
-        loss_se_nats_per_token=evaluations[-1]["loss_se_nats_per_token"],
+        loss=row[f"loss_{unit}"],
+        loss_se=row[f"loss_se_{unit}"],
+        loss_unit=header["units"]["loss"],
     )
 
 
-def forget_failures(runs: Sequence[RunConfig]) -> None:
+def _params(run: AnyRun, rows: list[dict[str, Any]]) -> int | None:
+    if isinstance(run, RunConfig):
+        model = run.model
+        return model.depth * block_parameters(width=model.width, hidden=model.mlp_hidden)
+    return sum(rows[0]["params"].values()) if rows else None
+
+
+def forget_failures(runs: Sequence[AnyRun]) -> None:
     """Let failed runs be tried again."""
     for run in runs:
         (run_directory(run) / FAILURE).unlink(missing_ok=True)
@@ -105,7 +115,8 @@ def board_table(entries: list[Entry], *, title: str):
     from rich.table import Table
 
     table = Table(title=title, title_justify="left")
-    for heading in ("run", "state", "N (blocks)", "step", "loss, nats/token", "note"):
+    unit = next((e.loss_unit for e in entries if e.loss_unit), "")
+    for heading in ("run", "state", "N", "step", f"loss, {unit}" if unit else "loss", "note"):
         table.add_column(
             heading, justify="left" if heading in ("run", "state", "note") else "right"
         )
@@ -117,13 +128,13 @@ def board_table(entries: list[Entry], *, title: str):
         RunState.WAITING: "dim",
     }
     for e in entries:
-        loss = "" if e.loss_nats_per_token is None else f"{float(e.loss_nats_per_token):.4f}"
-        if e.loss_se_nats_per_token is not None:
-            loss += f" ± {float(e.loss_se_nats_per_token):.4f}"
+        loss = "" if e.loss is None else f"{float(e.loss):.4f}"
+        if e.loss_se is not None:
+            loss += f" ± {float(e.loss_se):.4f}"
         table.add_row(
             escape(e.name),
             f"[{colours[e.state]}]{e.state}[/]",
-            f"{e.params_blocks:,}",
+            "" if e.params is None else f"{e.params:,}",
             f"{e.step}/{e.total_steps}" if e.total_steps else "",
             loss,
             escape(e.reason[:60]),

@@ -7,13 +7,14 @@ import argparse
 import importlib.util
 import inspect
 import pathlib
-import pkgutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
-from lab.core.config import RunConfig, admit, nearest, overlay
+from configs.layouts import LAYOUTS
+from lab.core.config import AnyRun, RunConfig, admit
 from lab.core.errors import ExitCode, LabError, Stopped
+from lab.core.fields import nearest, overlay
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -101,36 +102,31 @@ def load_function(spec: str, function: str) -> Callable[[], Any]:
     return lambda: target(*arguments)
 
 
-def load_config(spec: str, overrides: Mapping[str, Any]) -> RunConfig:
+def load_config(spec: str, overrides: Mapping[str, Any]) -> AnyRun:
     """The admitted config of a file with flat overrides laid over it."""
     from lab.models import families
 
     config = overlay(load_function(spec, "get_config")(), overrides)
-    families.fill_sizes(config.model)
+    if "model" in config:
+        families.fill_sizes(config.model)
+        fill_trained(config.tokenizer)
     run = admit(config)
-    families.check_parts(run.model)
-    check_names(run)
-    return run
-
-
-def check_names(run: RunConfig) -> None:
-    """Refuse a tokenizer or layout that no file provides."""
-    from configs.layouts import LAYOUTS
-
-    tokenizers = names_in("tokenizers", leave_out=("spec",))
-    if run.tokenizer.name not in tokenizers:
-        raise LabError(
-            f'config.tokenizer.name = "{run.tokenizer.name}": '
-            f"{nearest(run.tokenizer.name, tokenizers)}"
-        )
+    if isinstance(run, RunConfig):
+        families.check_parts(run.model)
     if run.execution.layout not in LAYOUTS:
         raise LabError(
             f'config.execution.layout = "{run.execution.layout}": '
             f"{nearest(run.execution.layout, LAYOUTS)}"
         )
+    return run
 
 
-def names_in(room: str, *, leave_out: Sequence[str]) -> list[str]:
-    """The files of a room of lab, by name: what a config may ask of it."""
-    found = pkgutil.iter_modules([str(ROOT / "lab" / room)])
-    return sorted(m.name for m in found if m.name not in leave_out)
+def fill_trained(tokenizer: Any) -> None:
+    """Set the identity of a config's trained tokenizer from its run directory, or check it."""
+    found = pathlib.Path(tokenizer.run).name
+    if found and tokenizer.trained not in ("", found):
+        raise LabError(
+            f'config.tokenizer.run = "{tokenizer.run}": the run of the tokenizer '
+            f"{tokenizer.trained} is expected (config.tokenizer.trained)"
+        )
+    tokenizer.trained = found or tokenizer.trained

@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from lab.core.config import RunConfig, run_directory
+from lab.core.config import AnyRun, TokenizerRunConfig, run_directory
 from lab.core.errors import LabError
 from lab.core.record import finished, read_rows
 
@@ -31,18 +31,20 @@ class _Row:
     total_steps: int = 0
     images: int = 0  # made or encoded of those in all, while data are prepared
     total_images: int | None = None
-    loss_nats_per_token: float | None = None
+    loss: str = ""
 
 
-def _weight(run: RunConfig) -> float:
+def _weight(run: AnyRun) -> float:
     """Relative cost of a step: a matrix product's, with an overhead that small widths feel."""
+    if isinstance(run, TokenizerRunConfig):
+        return run.autoencoder.width * (run.autoencoder.width + 256)
     return run.model.depth * run.model.width * (run.model.width + 256)
 
 
 class SweepView:
     """Shows messages of workers; on a terminal as a live table, elsewhere as plain lines."""
 
-    def __init__(self, console: Console, runs: Sequence[RunConfig], *, title: str) -> None:
+    def __init__(self, console: Console, runs: Sequence[AnyRun], *, title: str) -> None:
         self.console = console
         self.title = title
         self.rows = {run.name: _first_row(run) for run in runs}
@@ -75,7 +77,7 @@ class SweepView:
         if "step" in message:
             row.doing, row.images, row.total_images = "training", 0, None
             row.step, row.total_steps = message["step"], message["total_steps"]
-            row.loss_nats_per_token = message["loss_nats_per_token"]
+            row.loss = f"{message['loss']:.4f} {message['loss_unit'].split(' ')[0]}"
             row.share = row.step / max(1, row.total_steps)
         if row.doing == "finished":
             row.share = 1.0
@@ -97,7 +99,7 @@ class SweepView:
 
     def _table(self) -> Table:
         table = Table(title=self.title, title_justify="left")
-        for heading in ("run", "", "step", "loss, nats/token"):
+        for heading in ("run", "", "step", "loss"):
             table.add_column(heading)
         for name, row in self.rows.items():
             share = _bar_share(row)
@@ -106,7 +108,7 @@ class SweepView:
         return table
 
     def _loss(self, row: _Row) -> str:
-        return "" if row.loss_nats_per_token is None else f" {row.loss_nats_per_token:.4f}"
+        return f" {row.loss}" if row.loss else ""
 
     def _summary(self) -> str:
         rows = self.rows.values()
@@ -135,7 +137,7 @@ def _how_far(row: _Row) -> str:
     return f"{row.step}/{row.total_steps}" if row.total_steps else ""
 
 
-def _first_row(run: RunConfig) -> _Row:
+def _first_row(run: AnyRun) -> _Row:
     try:
         rows = read_rows(run_directory(run) / "record.jsonl")
     except LabError:

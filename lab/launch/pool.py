@@ -13,13 +13,13 @@ from typing import Any, TextIO
 
 from rich.console import Console
 
-from lab.core.config import RunConfig
+from lab.core.config import AnyRun
 from lab.launch.live import SweepView
 from lab.launch.signals import StopSignal
 
 
 def run_pool(
-    runs: Sequence[RunConfig],
+    runs: Sequence[AnyRun],
     argv: Sequence[str],
     *,
     workers: int,

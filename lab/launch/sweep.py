@@ -7,10 +7,11 @@ import argparse
 import json
 from collections.abc import Sequence
 
-from lab.core.config import RunConfig, identity, run_directory
+from lab.core.config import AnyRun, identity, run_directory
 from lab.core.errors import ExitCode, LabError
 from lab.launch.board import Entry, RunState, board_table, forget_failures, read_entry
 from lab.launch.door import Parser, leave, load_config, load_function, parse
+from lab.launch.next_command import after_study
 
 EPILOG = """examples:
   python -m lab.launch.sweep experiments/01_first_ladder/sweep.py --list
@@ -47,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
 
 def load_sweep(
     spec: str, overrides: dict[str, str], only: Sequence[str] | None = None
-) -> list[RunConfig]:
+) -> list[AnyRun]:
     """The admitted runs of a sweep file; refuses two runs of one identity or one name."""
     runs = []
     for override in load_function(spec, "sweep")():
@@ -71,7 +72,7 @@ def load_sweep(
     return [run for run in runs if not only or run.name in only]
 
 
-def entries_of(runs: Sequence[RunConfig]) -> list[Entry]:
+def entries_of(runs: Sequence[AnyRun]) -> list[Entry]:
     """How far each run is."""
     return [read_entry(run, run_directory(run)) for run in runs]
 
@@ -87,7 +88,7 @@ def main(argv: Sequence[str]) -> ExitCode:
 
         return work(runs, cores=[int(core) for core in flags.cores.split(",") if core])
     if flags.list or flags.status:
-        _print(flags, entries_of(runs))
+        _print(flags, runs, entries_of(runs))
         return ExitCode.DONE
     entries, interrupted = entries_of(runs), False
     if any(entry.state is not RunState.FINISHED for entry in entries):
@@ -95,14 +96,14 @@ def main(argv: Sequence[str]) -> ExitCode:
         entries = entries_of(runs)
     elif not flags.json:
         print("all is done; nothing is trained again")
-    _print(flags, entries)
+    _print(flags, runs, entries)
     if interrupted:
         return ExitCode.INTERRUPTED
     unfinished = [e for e in entries if e.state is not RunState.FINISHED]
     return ExitCode.FAILURE if unfinished else ExitCode.DONE
 
 
-def train(runs: Sequence[RunConfig], argv: Sequence[str], flags: argparse.Namespace) -> bool:
+def train(runs: Sequence[AnyRun], argv: Sequence[str], flags: argparse.Namespace) -> bool:
     """Train what is not finished on worker processes; True where a signal stopped it."""
     from lab.launch.pool import run_pool
 
@@ -116,7 +117,7 @@ def train(runs: Sequence[RunConfig], argv: Sequence[str], flags: argparse.Namesp
     )
 
 
-def _print(flags: argparse.Namespace, entries: list[Entry]) -> None:
+def _print(flags: argparse.Namespace, runs: Sequence[AnyRun], entries: list[Entry]) -> None:
     if flags.json:
         print(json.dumps([entry.as_json() for entry in entries], indent=1))
         return
@@ -124,7 +125,7 @@ def _print(flags: argparse.Namespace, entries: list[Entry]) -> None:
 
     Console().print(board_table(entries, title=flags.sweep))
     if all(entry.state is RunState.FINISHED for entry in entries):
-        print(f"next: python -m analysis report {entries[0].directory.parent}")
+        print(after_study(runs))
 
 
 if __name__ == "__main__":

@@ -21,9 +21,7 @@ def event_writer(directory: pathlib.Path) -> Callable[[Progress], None]:
 
     def write(progress: Progress) -> None:
         kind = "validation" if progress.evaluated else "train"
-        writer.write_scalars(
-            progress.step, {f"{kind}/loss_nats_per_token": progress.loss_nats_per_token}
-        )
+        writer.write_scalars(progress.step, {f"{kind}/loss ({progress.loss_unit})": progress.loss})
         writer.flush()
 
     return write

@@ -10,9 +10,10 @@ import typing
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from lab.core.config import RunConfig
+from lab.core.config import AnyRun
 from lab.core.errors import ExitCode, Stopped
 from lab.launch.door import Parser, leave, load_config, parse
+from lab.launch.next_command import after_run
 from lab.launch.signals import StopSignal
 
 if typing.TYPE_CHECKING:
@@ -61,7 +62,7 @@ def main(argv: Sequence[str]) -> ExitCode:
         return train(run, signals)
 
 
-def train(run: RunConfig, signals: StopSignal) -> ExitCode:
+def train(run: AnyRun, signals: StopSignal) -> ExitCode:
     """Train the run, show it, and say how it ended."""
     from rich.console import Console
     from rich.markup import escape
@@ -93,7 +94,7 @@ def train(run: RunConfig, signals: StopSignal) -> ExitCode:
         print(f"interrupted: {outcome.message}; the same command goes on from there")
         return ExitCode.INTERRUPTED
     print(f"{outcome.status}: {directory} ({outcome.message})")
-    print(f"next: python -m analysis table {directory.parent}")
+    print(after_run(run))
     return ExitCode.DONE
 
 
@@ -107,11 +108,12 @@ def to_all(*watchers: "Callable[[Progress], None]") -> "Callable[[Progress], Non
     return tell
 
 
-def show_parameters(run: RunConfig, signals: StopSignal) -> ExitCode:
+def show_parameters(run: AnyRun, signals: StopSignal) -> ExitCode:
     """Print each parameter's shape and size, of the abstract state: nothing is allocated."""
     from clu import parameter_overview
 
-    from lab.launch.runner import Preparing, make_job
+    from lab.launch.jobs import Preparing
+    from lab.launch.runner import make_job
 
     def watch(preparing: Preparing) -> None:
         if signals.came:

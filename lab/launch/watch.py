@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from lab.launch.runner import Preparing
+from lab.launch.jobs import Preparing
 from lab.train.loop import Progress as RunProgress
 
 PLAIN_LINE_EVERY_S = 10.0
@@ -50,7 +50,7 @@ class RunBar:
     def show(self, progress: RunProgress) -> None:
         """Move the bar; without a terminal, a line every ten seconds and at evaluations."""
         what = "validation loss" if progress.evaluated else "loss"
-        loss = f"{what} {progress.loss_nats_per_token:.4f} nats/token"
+        loss = f"{what} {progress.loss:.4f} {progress.loss_unit}"
         count = f"step {progress.step}/{progress.total_steps}"
         total = max(1, progress.total_steps)
         self.bar.update(self.task, completed=progress.step, total=total, count=count, doing=loss)

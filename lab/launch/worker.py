@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
-from lab.core.config import RunConfig, run_directory
+from lab.core.config import AnyRun, run_directory
 from lab.core.errors import ExitCode, LabError
 from lab.core.record import finished, read_rows
 from lab.launch.board import FAILURE
@@ -23,7 +23,7 @@ from lab.launch.signals import StopSignal
 POLL_S = 0.5
 
 
-def work(runs: Sequence[RunConfig], *, cores: Sequence[int]) -> ExitCode:
+def work(runs: Sequence[AnyRun], *, cores: Sequence[int]) -> ExitCode:
     """Train every run that nobody else trains, until none is left; a failed one is reported."""
     if cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cores)  # before jax counts them for its thread pool
@@ -51,19 +51,19 @@ def _stop_with_parent(signals: StopSignal) -> None:
     signals.stop()
 
 
-def _ended(run: RunConfig) -> bool:
+def _ended(run: AnyRun) -> bool:
     try:
         return finished(read_rows(run_directory(run) / "record.jsonl"))
     except LabError:
         return False  # trying it says what is wrong with the record
 
 
-def _failed(run: RunConfig, failed: set[str]) -> bool:
+def _failed(run: AnyRun, failed: set[str]) -> bool:
     """Whether this worker or another of the sweep failed at it; once is enough."""
     return run.name in failed or (run_directory(run) / FAILURE).exists()
 
 
-def _try(run: RunConfig, signals: StopSignal, failed: set[str]) -> bool:
+def _try(run: AnyRun, signals: StopSignal, failed: set[str]) -> bool:
     """Train one run; False where another process holds it or it has ended meanwhile."""
     from lab.launch.claim import HeldElsewhere, is_claimed
     from lab.launch.runner import train_run
@@ -76,7 +76,7 @@ def _try(run: RunConfig, signals: StopSignal, failed: set[str]) -> bool:
         clock=time.monotonic,
         should_stop=lambda: signals.came,
         progress=lambda p: tell(
-            run, step=p.step, total_steps=p.total_steps, loss_nats_per_token=p.loss_nats_per_token
+            run, step=p.step, total_steps=p.total_steps, loss=p.loss, loss_unit=p.loss_unit
         ),
         warn=lambda line: tell(run, warning=line),
     )
@@ -98,14 +98,14 @@ def _try(run: RunConfig, signals: StopSignal, failed: set[str]) -> bool:
     return True
 
 
-def _fail(run: RunConfig, failed: set[str], *, reason: str, trace: str) -> None:
+def _fail(run: AnyRun, failed: set[str], *, reason: str, trace: str) -> None:
     failed.add(run.name)
     with contextlib.suppress(OSError):  # a full disk must not stop the others either
         (run_directory(run) / FAILURE).write_text(f"{reason}\n{trace}", encoding="utf-8")
     tell(run, doing="failed", warning=f"{run.name} failed: {reason}")
 
 
-def tell(run: RunConfig, **fields: Any) -> None:
+def tell(run: AnyRun, **fields: Any) -> None:
     """One line to the parent; to nobody where it has died, for the run is still to be saved."""
     try:
         print(json.dumps({"run": run.name, **fields}), flush=True)

@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+KERNEL_AXES = ("kernel_rows", "kernel_columns", "channels_in", "channels_out")
+
 
 class Role(enum.StrEnum):
     """What a parameter is to the width rule and to weight decay."""
@@ -60,6 +62,34 @@ def head_matrix(shape: tuple[int, int], axes: tuple[str, str]) -> nnx.Param:
 def scale(size: int) -> nnx.Param:
     """A vector of ones."""
     return nnx.Param(jnp.ones((size,)), axes=("embed_out",), role=Role.SCALE)
+
+
+def kernel(key: jax.Array, side: int, *, inputs: int, outputs: int) -> nnx.Param:
+    """A square convolution's weight (rows, columns, inputs, outputs).
+
+    Uniform within 1 / sqrt(fan in): torch's default, which the published tokenizers start from.
+    """
+    bound = (side * side * inputs) ** -0.5
+    shape = (side, side, inputs, outputs)
+    value = jax.random.uniform(key, shape, minval=-bound, maxval=bound)
+    return nnx.Param(value, axes=KERNEL_AXES, role=Role.HIDDEN)
+
+
+def kernel_bias(key: jax.Array, side: int, *, inputs: int, outputs: int) -> nnx.Param:
+    """The bias (outputs,) of such a convolution, uniform within the same bound."""
+    bound = (side * side * inputs) ** -0.5
+    value = jax.random.uniform(key, (outputs,), minval=-bound, maxval=bound)
+    return channel_vector(value)
+
+
+def channel_vector(value: jax.Array) -> nnx.Param:
+    """One number a channel: a bias or a scale."""
+    return nnx.Param(value, axes=("channels_out",), role=Role.SCALE)
+
+
+def codebook(value: jax.Array) -> nnx.Param:
+    """A row of features (codes, features) a code."""
+    return nnx.Param(value, axes=("codes", "channels_out"), role=Role.TABLE)
 
 
 def is_parameter(leaf: Any) -> bool:

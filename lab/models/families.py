@@ -8,9 +8,10 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
-from lab.core.config import ModelConfig, nearest
+from lab.core.config import ModelConfig
 from lab.core.counts import Sizes
 from lab.core.errors import LabError
+from lab.core.fields import nearest
 
 if typing.TYPE_CHECKING:
     import jax

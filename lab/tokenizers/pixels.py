@@ -8,7 +8,6 @@ import math
 
 import numpy as np
 
-from lab.core.config import TokenizerConfig
 from lab.core.errors import LabError
 from lab.tokenizers.spec import TokenSpec
 
@@ -99,9 +98,9 @@ class Pixels:
         return np.maximum((2 * level + 1) * 128 // self.levels, first).astype(np.uint8)
 
 
-def make(config: TokenizerConfig) -> Pixels:
-    """The tokenizer of a config."""
-    return Pixels(resolution=config.resolution, channels=config.channels, levels=config.levels)
+def frames_of(resolution: int, channels: str) -> Pixels:
+    """Whole images as tokens: 256 levels, so that a token is a sub-pixel's 8 bits."""
+    return Pixels(resolution=resolution, channels=channels, levels=256)
 
 
 def centre_square(images: np.ndarray) -> np.ndarray:

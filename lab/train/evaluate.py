@@ -2,16 +2,29 @@
 
 import dataclasses
 import math
+import pathlib
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from lab.core.units import bits_per_dim
 
 
+class Evaluation(Protocol):
+    """What an evaluation found."""
+
+    def row(self) -> dict[str, Any]:
+        """Numbers for the record, the loss and its standard error among them."""
+        ...
+
+    def save(self, directory: pathlib.Path, *, step: int) -> None:
+        """Write what is known image by image into the run directory."""
+        ...
+
+
 @dataclasses.dataclass(frozen=True)
-class Evaluation:
+class Likelihood:
     """Nats of each validation image, in the order of the split: float32 (E,)."""
 
     nats_per_image: np.ndarray
@@ -20,27 +33,35 @@ class Evaluation:
 
     def row(self) -> dict[str, float | int]:
         """The mean in three units, and the standard error over images."""
-        nats = self.nats_per_image.astype(np.float64)
-        mean = float(nats.mean())
-        spread = float(nats.std(ddof=1)) if nats.size > 1 else math.nan
+        mean, se = mean_and_se(self.nats_per_image)
         return {
-            "examples": int(nats.size),
+            "examples": int(self.nats_per_image.size),
             "loss_nats_per_token": mean / self.tokens_per_image,
-            "loss_se_nats_per_token": spread / math.sqrt(nats.size) / self.tokens_per_image,
+            "loss_se_nats_per_token": se / self.tokens_per_image,
             "loss_nats_per_image": mean,
             "bits_per_dim": bits_per_dim(mean, dims_per_image=self.dims_per_image),
         }
 
+    def save(self, directory: pathlib.Path, *, step: int) -> None:
+        """Write validation.npz."""
+        path = directory / "validation.npz"
+        np.savez(path, nats_per_image=self.nats_per_image, step=np.int64(step))
 
-def evaluate(
-    nats_of: Callable[[Any], Any],
+
+def mean_and_se(values_E: np.ndarray) -> tuple[float, float]:
+    """The mean over images and its standard error; the latter is nan for one image."""
+    values = values_E.astype(np.float64)
+    spread = float(values.std(ddof=1)) if values.size > 1 else math.nan
+    return float(values.mean()), spread / math.sqrt(values.size)
+
+
+def per_image(
+    of: Callable[[Any], dict[str, Any]],
     batches: Iterable[tuple[Any, np.ndarray]],
     *,
-    tokens_per_image: int,
-    dims_per_image: int,
     between: Callable[[], None],
-) -> Evaluation:
-    """Run `nats_of` over (batch, weight (B,)) pairs; images of weight 0 are padding.
+) -> dict[str, np.ndarray]:
+    """Run `of` over (batch, weight (B,)) pairs: arrays (E, ...); images of weight 0 are padding.
 
     `between` is called between batches, when they are handed out and when they come back; what it
     raises ends the evaluation.
@@ -48,12 +69,8 @@ def evaluate(
     waiting, kept = [], []
     for batch, weight_B in batches:
         between()
-        waiting.append((nats_of(batch), weight_B))
-    for nats_B, weight_B in waiting:
+        waiting.append((of(batch), weight_B))
+    for found, weight_B in waiting:
         between()
-        kept.append(np.asarray(nats_B, np.float32)[weight_B > 0])
-    return Evaluation(
-        nats_per_image=np.concatenate(kept),
-        tokens_per_image=tokens_per_image,
-        dims_per_image=dims_per_image,
-    )
+        kept.append({name: np.asarray(values)[weight_B > 0] for name, values in found.items()})
+    return {name: np.concatenate([part[name] for part in kept]) for name in kept[0]}

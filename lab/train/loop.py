@@ -14,24 +14,21 @@ is seen before each update and between the batches of an evaluation, which is th
 import dataclasses
 import enum
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lab.core import counts
 from lab.core.errors import Stopped
 from lab.core.keys import Stream, key
 from lab.core.record import Record
 from lab.core.store import Skipped, Store, tree_sha256
-from lab.train.evaluate import Evaluation, evaluate
+from lab.train.evaluate import Evaluation
 from lab.train.job import Job
 from lab.train.optimizer import learning_rate
 from lab.train.state import State
-
-_LAST_UPDATE = ("training_loss_nats_per_token", "learning_rate", "grad_norm")
 
 
 class Status(enum.StrEnum):
@@ -57,7 +54,8 @@ class Progress:
 
     step: int
     total_steps: int
-    loss_nats_per_token: float
+    loss: float
+    loss_unit: str
     evaluated: bool = False
 
 
@@ -108,13 +106,15 @@ class Loop:
         self.step = self.start
         before = restored.metrics if restored else {}
         self.saved_step = restored.step if restored else None
-        self.saved_evaluation = "loss_nats_per_token" in before  # of the state of that step
+        self.saved_evaluation = job.loss.key in before  # of the state of that step
         self.state: State = restored.tree if restored else job.initial_state()
         self.record = Record(job.directory / "record.jsonl", job.header(), step=self.start)
         self.waiting: _Update | None = None
-        self.last_update: dict[str, Any] = {k: before[k] for k in _LAST_UPDATE if k in before}
+        names = (f"training_{job.loss.key}", "learning_rate", "grad_norm")
+        self.last_update: dict[str, Any] = {k: before[k] for k in names if k in before}
         self.began_s = self.last_row_s = hooks.clock()
         self.last_row_step = self.start
+        self.waited_s = 0.0  # for data, since the last row
 
     def run(self) -> Outcome:
         """Train to the end, to a signal or to a divergence; always leaves a good record."""
@@ -143,7 +143,7 @@ class Loop:
                 self.step = step
                 self._before_update(step)
                 self._stop_if_asked()
-                self._update(step, next(batches))
+                self._update(step, self._next(batches))
         self.step = total
         self._write_waiting()
         metrics = self._evaluate(total)
@@ -152,6 +152,12 @@ class Loop:
         self.store.wait()
         self._end(Status.FINISHED, total, params_sha256=tree_sha256(self.state["params"]))
         return Outcome(Status.FINISHED, total, f"{total} steps done")
+
+    def _next(self, batches: Iterator[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        asked_s = self.hooks.clock()
+        batch = next(batches)
+        self.waited_s += self.hooks.clock() - asked_s
+        return batch
 
     def _before_update(self, step: int) -> None:
         train, execution = self.job.run.train, self.job.run.execution
@@ -171,7 +177,7 @@ class Loop:
         )
         self.state, metrics = self.compiled.train(
             self.state,
-            job.place(batch),
+            job.place(batch, step),
             key(job.run.seed, Stream.TRAIN, step),
             jnp.float32(rate),
         )
@@ -184,6 +190,7 @@ class Loop:
     def _restart_clock(self, step: int) -> None:
         """Leave what came before this step out of the next row's speed."""
         self.last_row_s, self.last_row_step = self.hooks.clock(), step
+        self.waited_s = 0.0
 
     def _write_waiting(self) -> None:
         waiting, self.waiting = self.waiting, None
@@ -194,46 +201,40 @@ class Loop:
         if update is None:
             return
         job = self.job
-        loss = float(update.metrics["loss_nats_per_token"])
-        grad_norm = float(update.metrics["grad_norm"])
-        self.last_update = dict(zip(_LAST_UPDATE, (loss, update.rate, grad_norm), strict=True))
-        limit = job.run.train.explode_factor * job.uniform_nats_per_token
-        if not (math.isfinite(loss) and math.isfinite(grad_norm)) or loss > limit:
+        numbers = {name: float(value) for name, value in update.metrics.items()}
+        loss, grad_norm = numbers.pop(job.loss.key), numbers.pop("grad_norm")
+        row = {job.loss.key: loss, "learning_rate": update.rate, "grad_norm": grad_norm, **numbers}
+        self.last_update = {
+            f"training_{job.loss.key}": loss,
+            "learning_rate": update.rate,
+            "grad_norm": grad_norm,
+        }
+        if not all(math.isfinite(value) for value in row.values()) or loss > job.loss_limit:
             raise _Diverged(
                 update.step,
-                f"loss {loss:.4g} nats/token (limit {limit:.4g}), learning "
+                f"loss {loss:.4g} {job.loss.unit} (limit {job.loss_limit:.4g}), learning "
                 f"rate {update.rate:.4g}, gradient norm {grad_norm:.4g}",
             )
         if update.step % job.run.train.log_every_steps == 0 or update.step == job.total_steps:
-            row = {
-                "loss_nats_per_token": loss,
-                "learning_rate": update.rate,
-                "grad_norm": grad_norm,
-            }
             self._row("train", update.step, row, speed=True)
-            self.hooks.progress(Progress(update.step, job.total_steps, loss))
+            self.hooks.progress(Progress(update.step, job.total_steps, loss, job.loss.unit))
 
     def _row(self, kind: str, step: int, fields: dict[str, Any], *, speed: bool = False) -> None:
         if step in self.record.steps[kind]:
             return
-        tokens = step * self.job.tokens_per_step
-        flops = tokens * self.job.flops_per_token.total
-        place = {"kind": kind, "step": step, "tokens": tokens, "flops": flops}
+        place = {"kind": kind, "step": step, **self.job.amounts(step)}
         self.record.append({**place, **fields, "clock": self._clock(step, speed=speed)})
 
     def _clock(self, step: int, *, speed: bool) -> dict[str, float | None]:
         now_s = self.hooks.clock()
         clock: dict[str, float | None] = {"elapsed_s": round(now_s - self.began_s, 3)}
         if speed:
-            job = self.job
-            step_s = (now_s - self.last_row_s) / max(1, step - self.last_row_step)
-            self.last_row_s, self.last_row_step = now_s, step
-            devices = job.layout.mesh.devices.flat
-            peak = counts.PEAK_FLOPS_PER_S.get(devices[0].device_kind)
-            flops_per_s = job.tokens_per_step * job.flops_per_token.total / step_s
+            steps = max(1, step - self.last_row_step)
+            step_s, wait_s = (now_s - self.last_row_s) / steps, self.waited_s / steps
+            self._restart_clock(step)
             clock["step_s"] = round(step_s, 6)
-            clock["tokens_per_s"] = round(job.tokens_per_step / step_s, 1)
-            clock["mfu"] = round(flops_per_s / (peak * len(devices)), 4) if peak else None
+            clock["data_wait_s"] = round(wait_s, 6)
+            clock.update(self.job.speed(step_s))
         return clock
 
     def _evaluate(self, step: int) -> dict[str, Any]:
@@ -248,27 +249,17 @@ class Loop:
         for weights, evaluation in rows.items():
             row = {"split": "validation", "weights": weights, **evaluation.row()}
             self._row("evaluation", step, row)
-        np.savez(
-            self.job.directory / "validation.npz",
-            nats_per_image=raw.nats_per_image,
-            step=np.int64(step),
-        )
-        loss = raw.row()["loss_nats_per_token"]
+        raw.save(self.job.directory, step=step)
+        loss = raw.row()[self.job.loss.key]
         if not math.isfinite(loss):
-            raise _Diverged(step, f"validation loss {loss} nats/token")
-        self.hooks.progress(Progress(step, self.job.total_steps, loss, evaluated=True))
+            raise _Diverged(step, f"validation loss {loss} {self.job.loss.unit}")
+        unit = self.job.loss.unit
+        self.hooks.progress(Progress(step, self.job.total_steps, loss, unit, evaluated=True))
         self._restart_clock(step)
         return {**raw.row(), "weights": "raw"}
 
     def _evaluation(self, params: Any) -> Evaluation:
-        job = self.job
-        return evaluate(
-            lambda batch: self.compiled.evaluate(params, batch),
-            job.validation_batches(),
-            tokens_per_image=job.spec.tokens_per_image,
-            dims_per_image=job.spec.dims_per_image,
-            between=self._stop_if_asked,
-        )
+        return self.job.evaluate(self.compiled, params, between=self._stop_if_asked)
 
     def _save(self, step: int, metrics: dict[str, Any]) -> None:
         self._write_waiting()
@@ -279,19 +270,7 @@ class Loop:
 
     def _progress_at(self, step: int) -> dict[str, Any]:
         """What stands beside every checkpoint: sizes, counts so far, the last update's numbers."""
-        job = self.job
-        tokens = step * job.tokens_per_step
-        roles = {
-            "params": counts.parameters(job.sizes),
-            "training_flops_per_token": job.flops_per_token,
-        }
-        by_role = {
-            f"{kind}_{role}": count
-            for kind, found in roles.items()
-            for role, count in dataclasses.asdict(found).items()
-        }
-        total_flops = tokens * job.flops_per_token.total
-        return {"tokens": tokens, "flops": total_flops, **by_role, **self.last_update}
+        return {**self.job.amounts(step), **self.job.counted(), **self.last_update}
 
     def _interrupted(self, step: int) -> Outcome:
         self._write_waiting()

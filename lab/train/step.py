@@ -1,7 +1,5 @@
-"""The compiled steps: one update, one evaluation batch."""
+"""A generator's compiled steps: one update, one evaluation batch."""
 
-import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,22 +8,11 @@ import optax
 
 from lab.core.config import OptimizerConfig
 from lab.core.layout import Layout
+from lab.train.job import Steps
 from lab.train.optimizer import apply_update, ema_update
 from lab.train.state import State
 
 Batch = dict[str, jax.Array]  # codes (B, T, S), label (B,), weight (B,)
-
-
-@dataclasses.dataclass(frozen=True)
-class Steps:
-    """The two compiled functions of a run.
-
-    train(state, batch, key, rate) -> state, {loss_nats_per_token, grad_norm}; the state is donated.
-    evaluate(params, batch) -> nats (B,) of each image.
-    """
-
-    train: Callable[..., tuple[State, dict[str, jax.Array]]]
-    evaluate: Callable[..., jax.Array]
 
 
 def mean_nats_per_token(model: Any, batch: Batch, key: jax.Array | None) -> jax.Array:
@@ -57,9 +44,9 @@ def make_steps(
         metrics = {"loss_nats_per_token": loss, "grad_norm": optax.tree.norm(grads)}
         return {"params": params, "opt": opt, "ema": ema, "step": state["step"] + 1}, metrics
 
-    def evaluate(params: Any, batch: Batch) -> jax.Array:
+    def evaluate(params: Any, batch: Batch) -> dict[str, jax.Array]:
         with jax.sharding.use_abstract_mesh(mesh):
-            return params.nats_per_image(batch["codes"], batch["label"], None)
+            return {"nats": params.nats_per_image(batch["codes"], batch["label"], None)}
 
     whole, rows = layout.replicated(), layout.batch_sharding()
     return Steps(

@@ -5,8 +5,9 @@ import dataclasses
 import pytest
 
 from configs import base, elm
-from lab.core.config import RunConfig, admit, identity, overlay, plain
+from lab.core.config import RunConfig, admit, identity
 from lab.core.errors import LabError
+from lab.core.fields import overlay, plain
 from lab.models.families import fill_sizes
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from lab.core.errors import LabError
 from lab.data.batches import Batches, validation_batches
-from lab.data.tokens import Rows, TokenTable
+from lab.data.tokens import MirroredImages, Rows, TokenTable, ViewedRows
 
 COUNT = 23
 
@@ -100,7 +100,7 @@ def test_prefetching_ends_with_its_context(rows):
 
 def test_an_error_while_prefetching_reaches_the_reader(rows):
     class Broken(TokenTable):
-        def rows(self, indices):
+        def rows(self, indices, views=None):
             raise LabError("record 3 cannot be read")
 
     batches = Batches(Broken(rows.rows(range(COUNT))), seed=0, batch_size=4)
@@ -147,3 +147,48 @@ def test_wrong_sizes(rows):
         Batches(rows, seed=0, batch_size=4).at(-1)
     with pytest.raises(IndexError):
         validation_batches(rows, batch_size=4).at(6)
+
+
+def viewed(rows):
+    """Three views: view v of row i holds tokens i + 100 v ..."""
+    tables = [
+        TokenTable(Rows((rows.tokens + np.uint8(v * 70)).astype(np.uint8), rows.labels))
+        for v in range(3)
+    ]
+    return ViewedRows(tables)
+
+
+def test_views_are_drawn_alike_for_any_hosts_and_all_come_up(rows):
+    whole = Batches(viewed(rows), seed=3, batch_size=12)
+    parts = [Batches(viewed(rows), seed=3, batch_size=12, host=h, hosts=3) for h in range(3)]
+    seen = np.zeros(3, int)
+    for step in range(40):
+        batch = whole.at(step)
+        first, label = batch["tokens"][:, 0].astype(int), batch["label"]
+        view = np.round((first - label) / 70).astype(int)  # rows 0 to 22: 70 apart is unambiguous
+        seen += np.bincount(view, minlength=3)
+        for h, part in enumerate(parts):
+            np.testing.assert_array_equal(part.at(step)["tokens"], batch["tokens"][h::3])
+    assert seen.sum() == 480
+    assert np.all(np.abs(seen - 160) < 5 * np.sqrt(480 * 2 / 9))  # five standard deviations
+
+
+def test_the_order_of_images_does_not_depend_on_the_views(rows):
+    plain, many = (Batches(r, seed=1, batch_size=4) for r in (rows, viewed(rows)))
+    for step in (0, 7):
+        np.testing.assert_array_equal(plain.at(step)["label"], many.at(step)["label"])
+
+
+def test_validation_reads_the_image_itself(rows):
+    batch = next(iter(validation_batches(viewed(rows), batch_size=8)))
+    np.testing.assert_array_equal(batch["tokens"], rows.tokens[:8])
+
+
+def test_mirrored_images_are_those_read_backwards():
+    images = np.random.default_rng(0).integers(0, 256, (5, 3, 4, 2)).astype(np.uint8)
+    flat = TokenTable(Rows(images.reshape(5, -1), np.arange(5, dtype=np.int32)), are_images=True)
+    found = MirroredImages(flat, (3, 4, 2)).rows([4, 1]).tokens.reshape(2, 3, 4, 2)
+    for got, want in zip(found, images[[4, 1]], strict=True):
+        for row in range(3):
+            for column in range(4):
+                np.testing.assert_array_equal(got[row, column], want[row, 3 - column])

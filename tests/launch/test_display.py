@@ -67,7 +67,8 @@ def test_a_sweep_shows_images_and_then_steps(tmp_path):
         messages(view, run="a")
         view.live.refresh()
         assert "train images 128/200" in shown(console)
-        view.hear({"run": "a", "step": 5, "total_steps": 10, "loss_nats_per_token": 1.25})
+        loss = {"loss": 1.25, "loss_unit": "nats/token"}
+        view.hear({"run": "a", "step": 5, "total_steps": 10, **loss})
         console.file.truncate(0)
         view.live.refresh()
         assert "5/10" in shown(console) and "images" not in shown(console)

@@ -56,7 +56,7 @@ def test_two_workers_run_each_once_and_say_so(tmp_path):
     assert [(e["name"], e["state"], e["step"]) for e in status] == [
         (f"s{i}", "finished", 8) for i in (1, 2, 3)
     ]
-    assert all(entry["loss_nats_per_token"] > 0 for entry in status)
+    assert all(entry["loss"] > 0 for entry in status)
     assert "s2: finished" in result.stderr, "progress stands beside the JSON"
     before = records(tmp_path)
     table = command(*arguments, "--status").stdout

@@ -3,7 +3,8 @@
 import jax
 
 from configs import elm
-from lab.core.config import admit, overlay
+from lab.core.config import admit
+from lab.core.fields import overlay
 from lab.models import families
 
 

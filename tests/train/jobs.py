@@ -9,7 +9,8 @@ from configs.layouts import LAYOUTS
 from lab.core.layout import make_layout
 from lab.data.tokens import Rows, TokenTable
 from lab.tokenizers.pixels import Pixels
-from lab.train.job import Images, Job, Split
+from lab.train.generator_job import GeneratorJob
+from lab.train.job import Images, Split
 from lab.train.loop import Hooks, Loop
 from tests.models.worlds import config
 
@@ -43,7 +44,7 @@ def job(tmp_path, *, layout="ddp", devices=8, size="s4", validation=37, **overri
     tokenizer = Pixels(resolution=2, channels="rgb", levels=8)
     images = Images(train=split(48, seed=0), validation=split(validation, seed=1))
     made = make_layout(layout, LAYOUTS, jax.devices()[:devices])
-    result = Job(run, layout=made, tokenizer=tokenizer, images=images)
+    result = GeneratorJob(run, layout=made, tokenizer=tokenizer, images=images)
     result.directory.mkdir(parents=True, exist_ok=True)
     return result
 

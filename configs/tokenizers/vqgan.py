@@ -1,0 +1,85 @@
+"""VQGAN (Esser et al. 2021): codes are the nearest of a learned table.
+
+    python -m lab.launch.train --config configs/tokenizers/vqgan.py:small
+
+After the colon: `f16-1024` and `f16-16384` as published for ImageNet (taming), `llamagen-f16` and
+`llamagen-f8` (LlamaGen: 16,384 codes of 8 normalised dimensions), `small` and `small-l2` for images
+of 64 x 64 on a CPU. The published ones want ImageNet and a file of LPIPS weights
+(config.losses.perceptual_file).
+"""
+
+from ml_collections import ConfigDict
+
+from configs.tokenizers import base
+
+TAMING = {"f16-1024": 1024, "f16-16384": 16384}
+LLAMAGEN = {"llamagen-f16": "1-1-2-2-4", "llamagen-f8": "1-2-2-4"}
+
+
+def get_config(size: str = "small") -> ConfigDict:
+    """The config of one size."""
+    c = base.get_config()
+    c.name = f"vqgan-{size}"
+    c.autoencoder.size = size
+    c.code.kind = "vq"
+    c.losses.codebook = 1.0
+    c.losses.commitment = 0.25
+    if size in TAMING:
+        _taming(c, vocabulary=TAMING[size])
+    elif size in LLAMAGEN:
+        _llamagen(c, multipliers=LLAMAGEN[size])
+    else:
+        {"small": _small, "small-l2": _small_normalised}[size](c)
+    return c
+
+
+def _taming(c: ConfigDict, *, vocabulary: int) -> None:
+    """The recipe of taming-transformers, at 8 devices x 12 images."""
+    c.code.vocabulary = vocabulary
+    c.code.features = 256
+    c.losses.perceptual = 1.0
+    c.losses.adversarial = 0.8
+    c.losses.adversarial_start = "250001 steps"
+    c.optimizer.beta1 = 0.5
+    c.optimizer.beta2 = 0.9
+    c.optimizer.clip_norm = 0.0
+    c.optimizer.schedule = "constant"
+    c.optimizer.warmup = "0 steps"
+    c.train.batch_size = 96
+    c.optimizer.learning_rate = 4.5e-6 * c.train.batch_size
+    c.train.duration = "40 epochs"
+    c.data.augmentation = "flip"
+
+
+def _llamagen(c: ConfigDict, *, multipliers: str) -> None:
+    """LlamaGen's recipe."""
+    c.autoencoder.multipliers = multipliers
+    c.code.vocabulary = 16384
+    c.code.features = 8
+    c.code.normalised = True
+    c.losses.reconstruction = "l2"
+    c.losses.perceptual = 1.0
+    c.losses.adversarial = 0.5
+    c.losses.adversarial_adaptive = False
+    c.losses.adversarial_start = "20000 steps"
+    c.optimizer.beta2 = 0.95
+    c.optimizer.weight_decay = 0.05
+    c.optimizer.learning_rate = 1e-4
+    c.optimizer.schedule = "constant"
+    c.optimizer.warmup = "0 steps"
+    c.train.batch_size = 128
+    c.train.duration = "40 epochs"
+    c.data.augmentation = "flip"
+
+
+def _small(c: ConfigDict) -> None:
+    base.small(c, size="small")
+    c.code.vocabulary = 1024
+    c.code.features = 64
+
+
+def _small_normalised(c: ConfigDict) -> None:
+    base.small(c, size="small-l2")
+    c.code.vocabulary = 1024
+    c.code.features = 8
+    c.code.normalised = True

@@ -1,0 +1,79 @@
+"""Tokens of EuroSAT: five tokenizers of three seeds each, and generators on the binary ones.
+
+    python -m lab.launch.sweep experiments/02_tokens/sweep.py:tokenizers --workers 2
+    python -m lab.launch.sweep experiments/02_tokens/sweep.py:generators --workers 2
+
+The generators are ELM's s6 on the rounded bits of seed 0, in four splits: 16 bits as 1-16 and 2-8,
+20 bits as 2-10 and 4-5. They want the tokenizers trained.
+"""
+
+from configs.tokenizers import binary
+from lab.core.config import admit, run_directory
+from lab.core.errors import LabError
+from lab.core.fields import overlay
+from lab.core.sweep import Override, axis, product, zipped
+
+STUDY = "02_tokens"
+KINDS = {
+    "vqgan": "configs/tokenizers/vqgan.py:small",
+    "vqgan-l2": "configs/tokenizers/vqgan.py:small-l2",
+    "binary-16": "configs/tokenizers/binary.py:small-16",
+    "binary-20": "configs/tokenizers/binary.py:small-20",
+    "kl": "configs/tokenizers/kl.py:small",
+}
+SEEDS = (0, 1, 2)
+SPLITS = {"1-16": (16, 1), "2-8": (16, 2), "2-10": (20, 2), "4-5": (20, 4)}  # bits, sub-codes
+TOKENS = "1000000 tokens"
+
+
+def sweep(what: str = "tokenizers") -> list[Override]:
+    """The runs of one half of the experiment."""
+    halves = {"tokenizers": tokenizers, "generators": generators}
+    if what not in halves:
+        raise LabError(f"sweep.py:{what}: allowed are {', '.join(halves)}")
+    return halves[what]()
+
+
+def tokenizers() -> list[Override]:
+    """Five kinds, three seeds, the first seed first."""
+    runs = product(
+        axis("seed", SEEDS), axis("config", KINDS.values()), axis("study", [STUDY]), place()
+    )
+    names = {config: kind for kind, config in KINDS.items()}
+    return [{**run, "name": f"{names[run['config']]}-{run['seed']}"} for run in runs]
+
+
+def generators() -> list[Override]:
+    """Four splits, three seeds."""
+    splits = zipped(
+        axis("model.subcodes", [subcodes for _, subcodes in SPLITS.values()]),
+        axis("tokenizer.run", [tokenizer_run(bits) for bits, _ in SPLITS.values()]),
+        axis("name", SPLITS),
+    )
+    fixed = {
+        "config": "configs/elm.py:s6",
+        "study": f"{STUDY}_elm",
+        "tokenizer.name": "trained",
+        "data.name": "eurosat",
+        "train.duration": TOKENS,
+    }
+    runs = product(axis("seed", SEEDS), splits, [fixed], place())
+    return [{**run, "name": f"{run['name']}-{run['seed']}"} for run in runs]
+
+
+def tokenizer_run(bits: int) -> str:
+    """The run directory of the binary tokenizer of seed 0."""
+    config = binary.get_config(f"small-{bits}")
+    run = admit(overlay(config, {"study": STUDY, "seed": 0}))
+    return str(run_directory(run))
+
+
+def place() -> list[Override]:
+    """How the runs are made here: one loop body a layer compiles longer and runs faster on CPU."""
+    return [
+        {
+            "execution.checkpoint_every_steps": 400,
+            "execution.keep_last": 1,
+            "execution.unroll_layers": True,
+        }
+    ]

@@ -1,0 +1,202 @@
+"""A generator's run, set up: codes, model, steps and record of one admitted config."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from lab.core import counts
+from lab.core.config import RunConfig
+from lab.core.errors import LabError
+from lab.core.keys import Stream, key
+from lab.core.layout import Layout
+from lab.core.units import StepSize
+from lab.layers.attention import Mask
+from lab.models import families
+from lab.models.orders import RasterOrder
+from lab.tokenizers.spec import Tokenizer
+from lab.train.evaluate import Likelihood, per_image
+from lab.train.job import Images, Job, Loss, Steps
+from lab.train.optimizer import direction
+from lab.train.state import State, initial_state
+from lab.train.step import make_steps
+
+
+class GeneratorJob(Job):
+    """Training of a generator on tokens: the loss is nats per token."""
+
+    loss = Loss("loss_nats_per_token", "nats/token")
+    run: RunConfig
+
+    def __init__(
+        self, run: RunConfig, *, layout: Layout, tokenizer: Tokenizer, images: Images
+    ) -> None:
+        super().__init__(run, layout=layout, images=images)
+        self.tokenizer = tokenizer
+        self.spec = tokenizer.spec
+        self.codes = families.Codes(
+            vocabulary=self.spec.vocabulary,
+            grid=self.spec.grid,
+            classes=images.train.classes,
+        )
+        if run.model.subcodes != self.spec.subcodes:
+            raise LabError(
+                f"config.model.subcodes = {run.model.subcodes}: the tokenizer "
+                f'"{self.spec.name}" gives {self.spec.subcodes} at a position'
+            )
+
+    @functools.cached_property
+    def sizes(self) -> counts.Sizes:
+        """What parameters and FLOPs are counted from."""
+        return families.count_sizes(self.run.model, self.codes)
+
+    @functools.cached_property
+    def flops_per_token(self) -> counts.ByRole:
+        """Training FLOPs of a token by role, attention as the order's mask leaves it."""
+        causal = self._order.mask is Mask.CAUSAL
+        return counts.training_flops_per_token(self.sizes, causal=causal)
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Positions in a global batch."""
+        return self.run.train.batch_size * self.spec.tokens_per_image
+
+    @functools.cached_property
+    def step_size(self) -> StepSize:
+        """One step in every unit of duration."""
+        return StepSize(
+            batch_examples=self.run.train.batch_size,
+            epoch_examples=len(self.images.train.rows),
+            tokens_per_example=self.spec.tokens_per_image,
+            flops_per_token=self.flops_per_token.total,
+        )
+
+    @functools.cached_property
+    def _make_state(self) -> Callable[[jax.Array], State]:
+        execution = self.run.execution
+        make_model = families.builder(
+            self.run.model,
+            self.codes,
+            families.Running(
+                compute_dtype=self.compute_dtype,
+                platform=self.platform,
+                remat=execution.remat,
+                unroll=execution.unroll_layers,
+            ),
+        )
+        return functools.partial(
+            initial_state,
+            make_model,
+            direction(self.run.optimizer),
+            ema=self.run.optimizer.ema_decay > 0,
+        )
+
+    @property
+    def _order(self) -> RasterOrder:
+        return self._bare_state["params"].order
+
+    def steps(self) -> Steps:
+        """The compiled steps."""
+        return make_steps(
+            self.layout,
+            self._shardings,
+            optimizer=self.run.optimizer,
+            transform=direction(self.run.optimizer),
+            width=self.run.model.width,
+        )
+
+    @property
+    def loss_limit(self) -> float:
+        """`explode_factor` times the loss of a uniform distribution over a position's codes."""
+        uniform = self.run.model.subcodes * math.log(self.spec.vocabulary)
+        return self.run.train.explode_factor * uniform
+
+    def place(self, batch: Mapping[str, np.ndarray], step: int | None) -> dict[str, jax.Array]:
+        """Tokens (b, T * S) become codes (B, T, S) on the devices.
+
+        Where the rows are images (a tokenizer on the fly), the devices encode them: with bits
+        drawn anew where the config says so and this is a training step.
+        """
+        placed = self._placed({k: batch[k] for k in ("tokens", "label", "weight")})
+        tokens = placed.pop("tokens")
+        if self._encode is not None:
+            draw = self.run.tokenizer.sampled and step is not None
+            drawn = key(self.run.seed, Stream.CODES, step) if draw else None
+            return {"codes": self._encode(tokens, drawn), **placed}
+        return {"codes": tokens.reshape(tokens.shape[0], -1, self.run.model.subcodes), **placed}
+
+    @functools.cached_property
+    def _encode(self) -> Callable[..., jax.Array] | None:
+        if not self.images.train.rows.are_images:
+            return None
+        return self.tokenizer.encoder_on(self.layout)
+
+    def evaluate(self, steps: Steps, params: Any, *, between: Callable[[], None]) -> Likelihood:
+        """Nats of every validation image."""
+        columns = per_image(
+            lambda batch: steps.evaluate(params, batch), self.validation_batches(), between=between
+        )
+        return Likelihood(
+            nats_per_image=columns["nats"],
+            tokens_per_image=self.spec.tokens_per_image,
+            dims_per_image=self.spec.dims_per_image,
+        )
+
+    def amounts(self, step: int) -> dict[str, Any]:
+        """Tokens and training FLOPs."""
+        tokens = step * self.tokens_per_step
+        return {"tokens": tokens, "flops": tokens * self.flops_per_token.total}
+
+    def counted(self) -> dict[str, Any]:
+        """Parameters, and training FLOPs of a token, by role."""
+        roles = {
+            "params": counts.parameters(self.sizes),
+            "training_flops_per_token": self.flops_per_token,
+        }
+        return {
+            f"{kind}_{role}": count
+            for kind, found in roles.items()
+            for role, count in dataclasses.asdict(found).items()
+        }
+
+    def speed(self, step_s: float) -> dict[str, float | None]:
+        """Tokens a second, and the share of the devices' peak that the counted FLOPs are."""
+        devices = self.layout.mesh.devices.flat
+        peak = counts.PEAK_FLOPS_PER_S.get(devices[0].device_kind)
+        flops_per_s = self.tokens_per_step * self.flops_per_token.total / step_s
+        return {
+            "tokens_per_s": round(self.tokens_per_step / step_s, 1),
+            "mfu": round(flops_per_s / (peak * len(devices)), 4) if peak else None,
+        }
+
+    def header(self) -> dict[str, Any]:
+        """The first row of the record."""
+        run, n = self.run, counts.parameters(self.sizes)
+        flops = self.flops_per_token
+        return {
+            "identity": self.identity,
+            "study": run.study,
+            "name": run.name,
+            "seed": run.seed,
+            "family": run.model.family,
+            "size": run.model.size,
+            "likelihood": self._order.likelihood,
+            "compute_dtype": self.compute_dtype,
+            "units": {"loss": "nats/token", "params": "count", "flops": "count", "tokens": "count"},
+            "data": self._data_header(),
+            "tokenizer": {
+                "name": self.spec.name,
+                "identity": self.spec.identity,
+                "vocabulary": self.spec.vocabulary,
+                "tokens_per_image": self.spec.tokens_per_image,
+                "dims_per_image": self.spec.dims_per_image,
+            },
+            "params": {"embedding": n.embedding, "blocks": n.blocks, "head": n.head},
+            "flops_per_token": dataclasses.asdict(flops),
+            "tokens_per_step": self.tokens_per_step,
+            "steps": self.total_steps,
+        }

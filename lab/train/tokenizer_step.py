@@ -1,0 +1,226 @@
+"""A tokenizer's compiled steps: autoencoder and discriminator, one update each; one evaluation.
+
+The reconstruction enters the autoencoder's gradient through its cotangent: the losses on images
+are differentiated with respect to the reconstruction first, which gives the adaptive weight of
+the adversarial one (Esser et al. 2021, equation 7) without a second pass through the decoder.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from lab.core.config import OptimizerConfig
+from lab.core.layout import Layout
+from lab.metrics.reconstruction import psnr_db, squared_error, ssim, to_levels
+from lab.tokenizers.adversarial import (
+    adaptive_weight,
+    hinge_discriminator,
+    hinge_generator,
+    last_layer_gradients,
+)
+from lab.tokenizers.bottleneck import Bottled
+from lab.tokenizers.reconstruction_loss import l1_per_image, l2_per_image
+from lab.train.job import Steps
+from lab.train.optimizer import apply_update, ema_update
+from lab.train.state import State
+
+Distance = Callable[[jax.Array, jax.Array], jax.Array]  # images, reconstructions -> (B,)
+PIXEL_LOSSES: dict[str, Distance] = {"l1": l1_per_image, "l2": l2_per_image}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Objective:
+    """What an autoencoder minimises on images; the terms of its code come from the code."""
+
+    loss_key: str
+    pixel: str  # "l1" or "l2"
+    perceptual_weight: float
+    adversarial_weight: float
+    adversarial_start: int  # steps
+    adaptive: bool
+    adaptive_most: float
+    restart_below: float  # of the share of a code that all use alike; 0: no code starts anew
+
+
+def in_unit_range(images_u8: jax.Array) -> jax.Array:
+    """Images uint8 as networks see them: float32 in [-1, 1]."""
+    return images_u8.astype(jnp.float32) / 127.5 - 1
+
+
+def _on_images(
+    objective: Objective,
+    images: jax.Array,
+    reconstructions: jax.Array,
+    perceptual: Distance | None,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Pixel and perceptual loss, and their parts by name."""
+    pixel = jnp.mean(PIXEL_LOSSES[objective.pixel](images, reconstructions))
+    terms = {objective.loss_key: pixel}
+    if perceptual is None:
+        return pixel, terms
+    terms["perceptual"] = jnp.mean(perceptual(images, reconstructions))
+    return pixel + objective.perceptual_weight * terms["perceptual"], terms
+
+
+def _adversarial(
+    objective: Objective, critic: Any, reconstructions: jax.Array, features: jax.Array, kernel
+) -> Callable[[jax.Array], tuple[jax.Array, jax.Array, jax.Array]]:
+    """The loss against the critic, its weight and its weighted cotangent."""
+
+    def of(cotangent: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        loss, against = jax.value_and_grad(lambda x: hinge_generator(critic(x)))(reconstructions)
+        weight = jnp.float32(objective.adversarial_weight)
+        if objective.adaptive:
+            pair = last_layer_gradients(features, (cotangent, against), kernel=kernel)
+            weight = weight * adaptive_weight(*pair, most=objective.adaptive_most)
+        return loss, weight, weight * against
+
+    return of
+
+
+def autoencoder_gradients(
+    objective: Objective,
+    params: Any,
+    critic: Any,
+    images: jax.Array,
+    *,
+    key: jax.Array,
+    adversarial: jax.Array,
+    perceptual: Distance | None,
+) -> tuple[Any, dict[str, jax.Array], jax.Array, Bottled]:
+    """Gradients of the whole objective, its terms by name, the reconstructions and the codes.
+
+    `adversarial` says whether the critic has its say yet.
+    """
+
+    def surrogate(params: Any):
+        reconstructions, bottled, features = params.reconstruct(images, key)
+        fixed = jax.lax.stop_gradient(reconstructions)
+        (_, terms), cotangent = jax.value_and_grad(
+            lambda x: _on_images(objective, images, x, perceptual), has_aux=True
+        )(fixed)
+        if critic is not None:
+            kernel = params.decoder.out.weight.shape[:2]
+            fixed_features = jax.lax.stop_gradient(features)
+            of = _adversarial(objective, critic, fixed, fixed_features, kernel)
+            nothing = (jnp.float32(0), jnp.float32(0), jnp.zeros_like(cotangent))
+            loss, weight, against = jax.lax.cond(adversarial, of, lambda _: nothing, cotangent)
+            terms = {**terms, "adversarial": loss, "adversarial_weight": weight}
+            cotangent = cotangent + against
+        terms = {**terms, **bottled.losses}
+        through_images = jnp.vdot(jax.lax.stop_gradient(cotangent), reconstructions)
+        return through_images + sum(bottled.losses.values()), (terms, fixed, bottled)
+
+    grads, (terms, reconstructions, bottled) = jax.grad(surrogate, has_aux=True)(params)
+    return grads, terms, reconstructions, bottled
+
+
+def _update(params, opt, grads, rate, *, optimizer: OptimizerConfig, transform):
+    updates, opt = transform.update(grads, opt, params)
+    return apply_update(params, updates, rate, optimizer=optimizer, width=1), opt
+
+
+def make_tokenizer_steps(
+    layout: Layout,
+    shardings: Any,
+    *,
+    objective: Objective,
+    optimizer: OptimizerConfig,
+    transform: optax.GradientTransformation,
+    perceptual: Distance | None,
+) -> Steps:
+    """Compile-on-first-use steps under a layout; both networks learn at the same rate.
+
+    `perceptual` is a pytree of frozen weights: an argument, for constants would be compiled.
+    """
+    mesh = layout.abstract_mesh
+
+    def update_critic(critic: dict[str, Any], images, reconstructions, rate):
+        def loss_of(params: Any) -> jax.Array:
+            return hinge_discriminator(params(images), params(reconstructions))
+
+        loss, grads = jax.value_and_grad(loss_of)(critic["params"])
+        params, opt = _update(
+            critic["params"], critic["opt"], grads, rate, optimizer=optimizer, transform=transform
+        )
+        return {"params": params, "opt": opt}, loss
+
+    def train(
+        state: State,
+        batch: dict[str, jax.Array],
+        key: jax.Array,
+        rate: jax.Array,
+        perceptual: Distance | None,
+    ):
+        code_key, restart_key = jax.random.split(key)
+        images, critic = in_unit_range(batch["images"]), state["critic"]
+        adversarial = state["step"] >= objective.adversarial_start
+        with jax.sharding.use_abstract_mesh(mesh):
+            grads, terms, reconstructions, bottled = autoencoder_gradients(
+                objective,
+                state["params"],
+                critic and critic["params"],
+                images,
+                key=code_key,
+                adversarial=adversarial,
+                perceptual=perceptual,
+            )
+            if critic is not None:
+                critic, terms["discriminator"] = jax.lax.cond(
+                    adversarial,
+                    lambda c: update_critic(c, images, reconstructions, rate),
+                    lambda c: (c, jnp.float32(0)),
+                    critic,
+                )
+        params, opt = _update(
+            state["params"], state["opt"], grads, rate, optimizer=optimizer, transform=transform
+        )
+        usage = state["usage"]
+        if usage is not None:
+            code = params.bottleneck
+            restarted = code.restart_dead(
+                code.running_usage(usage, bottled.codes),
+                bottled.projected,
+                restart_key,
+                below=objective.restart_below,
+            )
+            code.codebook[...] = restarted.codebook
+            usage, terms["restarted"] = restarted.usage, restarted.count
+        ema = state["ema"]
+        if ema is not None:
+            ema = ema_update(ema, params, decay=optimizer.ema_decay, step=state["step"])
+        after = {"params": params, "opt": opt, "ema": ema, "step": state["step"] + 1}
+        metrics = {**terms, "grad_norm": optax.tree.norm(grads)}
+        return {**after, "critic": critic, "usage": usage}, metrics
+
+    def evaluate(params: Any, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        images = in_unit_range(batch["images"])
+        with jax.sharding.use_abstract_mesh(mesh):
+            reconstructions, bottled, _ = params.reconstruct(images, None)
+        levels, seen = batch["images"].astype(jnp.float32), to_levels(reconstructions)
+        return {
+            objective.loss_key: PIXEL_LOSSES[objective.pixel](images, reconstructions),
+            "squared_error_levels": squared_error(levels, seen),
+            "psnr_db": psnr_db(levels, seen),
+            "ssim": ssim(levels, seen),
+            "codes": bottled.codes,
+            "reconstructions": seen.astype(jnp.uint8),
+            **bottled.measures,
+        }
+
+    whole, rows = layout.replicated(), layout.batch_sharding()
+    compiled = jax.jit(
+        train,
+        in_shardings=(shardings, rows, whole, whole, whole),
+        out_shardings=(shardings, whole),
+        donate_argnums=0,
+    )
+    perceptual = jax.device_put(perceptual, whole)
+    return Steps(
+        train=lambda state, batch, key, rate: compiled(state, batch, key, rate, perceptual),
+        evaluate=jax.jit(evaluate, in_shardings=(shardings["params"], rows), out_shardings=whole),
+    )
