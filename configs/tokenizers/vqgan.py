@@ -3,9 +3,9 @@
     python -m lab.launch.train --config configs/tokenizers/vqgan.py:small
 
 After the colon: `f16-1024` and `f16-16384` as published for ImageNet (taming), `llamagen-f16` and
-`llamagen-f8` (LlamaGen: 16,384 codes of 8 normalised dimensions), `small` and `small-l2` for images
-of 64 x 64 on a CPU. The published ones want ImageNet and a file of LPIPS weights
-(config.losses.perceptual_file).
+`llamagen-f8` (LlamaGen: 16,384 codes of 8 normalised dimensions); for images of 64 x 64 on a CPU
+`small`, `small-l2` (normalised) and `small-restart` (unused codes begin anew). The published ones
+want ImageNet and a file of LPIPS weights (config.losses.perceptual_file).
 """
 
 from ml_collections import ConfigDict
@@ -29,7 +29,7 @@ def get_config(size: str = "small") -> ConfigDict:
     elif size in LLAMAGEN:
         _llamagen(c, multipliers=LLAMAGEN[size])
     else:
-        {"small": _small, "small-l2": _small_normalised}[size](c)
+        _small(c, size=size)
     return c
 
 
@@ -72,14 +72,10 @@ def _llamagen(c: ConfigDict, *, multipliers: str) -> None:
     c.data.augmentation = "flip"
 
 
-def _small(c: ConfigDict) -> None:
-    base.small(c, size="small")
+def _small(c: ConfigDict, *, size: str) -> None:
+    features = {"small": 64, "small-l2": 8, "small-restart": 64}
+    base.small(c, size=size)
     c.code.vocabulary = 1024
-    c.code.features = 64
-
-
-def _small_normalised(c: ConfigDict) -> None:
-    base.small(c, size="small-l2")
-    c.code.vocabulary = 1024
-    c.code.features = 8
-    c.code.normalised = True
+    c.code.features = features[size]
+    c.code.normalised = size == "small-l2"
+    c.losses.restart_below = 0.1 if size == "small-restart" else 0.0

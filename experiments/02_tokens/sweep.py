@@ -1,4 +1,4 @@
-"""Tokens of EuroSAT: five tokenizers of three seeds each, and generators on the binary ones.
+"""Tokens of EuroSAT: six tokenizers of three seeds each, and generators on the binary ones.
 
     python -m lab.launch.sweep experiments/02_tokens/sweep.py:tokenizers --workers 2
     python -m lab.launch.sweep experiments/02_tokens/sweep.py:generators --workers 2
@@ -17,6 +17,7 @@ STUDY = "02_tokens"
 KINDS = {
     "vqgan": "configs/tokenizers/vqgan.py:small",
     "vqgan-l2": "configs/tokenizers/vqgan.py:small-l2",
+    "vqgan-restart": "configs/tokenizers/vqgan.py:small-restart",
     "binary-16": "configs/tokenizers/binary.py:small-16",
     "binary-20": "configs/tokenizers/binary.py:small-20",
     "kl": "configs/tokenizers/kl.py:small",
@@ -35,7 +36,7 @@ def sweep(what: str = "tokenizers") -> list[Override]:
 
 
 def tokenizers() -> list[Override]:
-    """Five kinds, three seeds, the first seed first."""
+    """Six kinds, three seeds, the first seed first."""
     runs = product(
         axis("seed", SEEDS), axis("config", KINDS.values()), axis("study", [STUDY]), place()
     )

@@ -11,6 +11,7 @@ import numpy as np
 from lab.core.errors import LabError
 from lab.data.progress import Progress, silent
 from lab.data.sources import Source
+from lab.data.views import centre_square
 
 CHUNK = 512  # images decoded before they are encoded together
 LIMIT_BYTES = 2 * 2**30
@@ -162,13 +163,13 @@ class MirroredImages:
 
 @dataclasses.dataclass(frozen=True)
 class MirroredEncoder:
-    """An encoder of the mirror images."""
+    """An encoder of the mirror images of the largest centred squares."""
 
     encoder: Encoder
 
     def encode(self, images: np.ndarray) -> np.ndarray:
         """Tokens (B, T) of the mirror images of images (B, H, W, C) uint8."""
-        return self.encoder.encode(np.ascontiguousarray(images[:, :, ::-1]))
+        return self.encoder.encode(np.ascontiguousarray(centre_square(images)[:, :, ::-1]))
 
 
 def table_bytes(source: Source, encoder: Encoder) -> int:

@@ -59,6 +59,14 @@ def framed(images: np.ndarray, framer: Framer, *, side: int) -> np.ndarray:
     return framer.encode(images).reshape(len(images), side, side, -1)
 
 
+def centre_square(images: np.ndarray) -> np.ndarray:
+    """The largest centred square of images (B, H, W, C)."""
+    height, width = images.shape[1:3]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return images[:, top : top + side, left : left + side]
+
+
 def enlarged(images: np.ndarray, side: int) -> np.ndarray:
     """The largest centred square of images, resized to 1.1 * side (rounded), (B, E, E, C) uint8.
 
@@ -67,10 +75,7 @@ def enlarged(images: np.ndarray, side: int) -> np.ndarray:
     """
     from PIL import Image
 
-    height, width = images.shape[1:3]
-    short = min(height, width)
-    top, left = (height - short) // 2, (width - short) // 2
-    square = images[:, top : top + short, left : left + short]
+    square = centre_square(images)
     size = (side * ENLARGED_TENTHS * 2 + 10) // 20  # half rounds up
     out = np.empty((len(images), size, size, images.shape[3]), np.uint8)
     for index, picture in enumerate(square):
@@ -81,10 +86,10 @@ def enlarged(images: np.ndarray, side: int) -> np.ndarray:
 
 
 def crop(images: np.ndarray, index: int, *, side: int) -> np.ndarray:
-    """One of ten crops (B, side, side, C): the corners (top left, top right, bottom left, bottom
-    right) and the centre, then the mirrors of these five."""
+    """One of ten crops (B, side, side, C): the centre, so that view 0 is the most like the image,
+    the corners (top left, top right, bottom left, bottom right), then the mirrors of these five."""
     height, width = images.shape[1] - side, images.shape[2] - side
-    corners = [(0, 0), (0, width), (height, 0), (height, width), (height // 2, width // 2)]
-    top, left = corners[index % 5]
+    places = [(height // 2, width // 2), (0, 0), (0, width), (height, 0), (height, width)]
+    top, left = places[index % 5]
     cut = images[:, top : top + side, left : left + side]
     return np.ascontiguousarray(cut[:, :, ::-1] if index >= 5 else cut)

@@ -108,7 +108,7 @@ def encode(flags: argparse.Namespace, signals: StopSignal, opener: Opener | None
     try:
         if signals.came:
             raise Stopped
-        devices = set_up_jax(flags.devices)
+        devices = devices_of(flags.devices)
         if opener is None:
             from lab.tokenizers.trained import open_tokenizer as opener
         tokenizer = opener(pathlib.Path(flags.tokenizer), devices=devices)
@@ -126,16 +126,13 @@ def encode(flags: argparse.Namespace, signals: StopSignal, opener: Opener | None
     return ExitCode.DONE
 
 
-def set_up_jax(wanted: int | None) -> Sequence[Any]:
-    """This host's devices, as many as are wanted; compiled programs are kept between processes."""
+def devices_of(wanted: int | None) -> Sequence[Any]:
+    """This host's devices, as many as are wanted."""
     import jax
 
-    if wanted and wanted > 1 and not jax.distributed.is_initialized():
-        jax.config.update("jax_num_cpu_devices", wanted)  # no effect on accelerators
-    cache = pathlib.Path(".cache/xla").absolute()  # training's
-    jax.config.update("jax_compilation_cache_dir", str(cache))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-    jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
+    from lab.launch.devices import set_up_jax
+
+    set_up_jax(wanted or 0)
     devices = jax.local_devices()
     if wanted and wanted > len(devices):
         raise LabError(f"--devices {wanted}: {len(devices)} are here")

@@ -101,9 +101,9 @@ def coded_images(run: RunConfig, tokenizer: SplitTokenizer) -> Images:
             raise LabError(f"{folder / name}: codes of the split {about.split}, not {name}")
         if about.name.split("/")[0].split(":")[0] != data.name.split("/")[0].split(":")[0]:
             raise LabError(f"{folder / name}: codes of {about.name}, not of {data.name}")
-        return Split(
-            rows=rows, name=about.name, digest=f"{about.digest}:{len(rows)}", classes=about.classes
-        )
+        whole = len(rows) == about.examples
+        digest = about.digest if whole else f"{about.digest}:{len(rows)}"
+        return Split(rows=rows, name=about.name, digest=digest, classes=about.classes)
 
     return Images(
         train=split(data.train_split, data.train_examples, augmentation=data.augmentation),

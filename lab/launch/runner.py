@@ -8,7 +8,6 @@ import pathlib
 import platform
 import shutil
 import subprocess
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -24,18 +23,6 @@ from lab.launch.door import ROOT
 from lab.launch.jobs import Preparing, Watch, generator_job, tokenizer_job
 from lab.train.job import Job
 from lab.train.loop import Hooks, Loop, Outcome, Status
-
-CACHE = pathlib.Path(".cache/xla").absolute()
-
-
-def set_up_jax(runs: Sequence[AnyRun]) -> None:
-    """Make as many CPU devices as the runs ask for; keep compiled programs between processes."""
-    devices = max(run.execution.devices for run in runs)
-    if devices > 1:
-        jax.config.update("jax_num_cpu_devices", devices)  # no effect on accelerators
-    jax.config.update("jax_compilation_cache_dir", str(CACHE))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-    jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
 
 
 def train_run(run: AnyRun, hooks: Hooks, watch: Watch) -> Outcome:

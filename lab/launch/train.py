@@ -52,11 +52,11 @@ def main(argv: Sequence[str]) -> ExitCode:
     flags, overrides = parse(parser(), argv)
     run = load_config(flags.config, overrides)
     with StopSignal() as signals:  # before jax, whose import takes a second
+        from lab.launch.devices import set_up_jax
         from lab.launch.memory import keep_freed_memory
-        from lab.launch.runner import set_up_jax
 
         keep_freed_memory()
-        set_up_jax([run])
+        set_up_jax(run.execution.devices)
         if flags.parameters:
             return show_parameters(run, signals)
         return train(run, signals)

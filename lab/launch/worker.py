@@ -27,11 +27,11 @@ def work(runs: Sequence[AnyRun], *, cores: Sequence[int]) -> ExitCode:
     """Train every run that nobody else trains, until none is left; a failed one is reported."""
     if cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cores)  # before jax counts them for its thread pool
+    from lab.launch.devices import set_up_jax
     from lab.launch.memory import keep_freed_memory
-    from lab.launch.runner import set_up_jax
 
     keep_freed_memory()
-    set_up_jax(runs)
+    set_up_jax(max(run.execution.devices for run in runs))
     failed: set[str] = set()
     with StopSignal() as signals:
         threading.Thread(target=_stop_with_parent, args=(signals,), daemon=True).start()

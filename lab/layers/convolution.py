@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from lab.core.errors import LabError
-from lab.layers.parameters import channel_vector, kernel, kernel_bias
+from lab.layers.parameters import channel_vector, kernel_and_bias
 
 EPSILON = 1e-6  # of the group normalisation
 Padding = tuple[tuple[int, int], tuple[int, int]]  # zeros before and after rows, and columns
@@ -28,9 +28,7 @@ class Conv(nnx.Module):
         padding: Padding | None = None,
         precision: jax.lax.Precision | None = None,
     ):
-        weight_key, bias_key = jax.random.split(key)
-        self.weight = kernel(weight_key, side, inputs=inputs, outputs=outputs)
-        self.bias = kernel_bias(bias_key, side, inputs=inputs, outputs=outputs)
+        self.weight, self.bias = kernel_and_bias(key, side, inputs=inputs, outputs=outputs)
         self.stride = stride
         around = (side // 2, side // 2)
         self.padding = (around, around) if padding is None else padding

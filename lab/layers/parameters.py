@@ -64,22 +64,19 @@ def scale(size: int) -> nnx.Param:
     return nnx.Param(jnp.ones((size,)), axes=("embed_out",), role=Role.SCALE)
 
 
-def kernel(key: jax.Array, side: int, *, inputs: int, outputs: int) -> nnx.Param:
-    """A square convolution's weight (rows, columns, inputs, outputs).
+def kernel_and_bias(
+    key: jax.Array, side: int, *, inputs: int, outputs: int
+) -> tuple[nnx.Param, nnx.Param]:
+    """A square convolution's weight (rows, columns, inputs, outputs) and bias (outputs,).
 
     Uniform within 1 / sqrt(fan in): torch's default, which the published tokenizers start from.
+    Both come from one draw: XLA on CPU compiles each draw anew, and a network has dozens.
     """
-    bound = (side * side * inputs) ** -0.5
-    shape = (side, side, inputs, outputs)
-    value = jax.random.uniform(key, shape, minval=-bound, maxval=bound)
-    return nnx.Param(value, axes=KERNEL_AXES, role=Role.HIDDEN)
-
-
-def kernel_bias(key: jax.Array, side: int, *, inputs: int, outputs: int) -> nnx.Param:
-    """The bias (outputs,) of such a convolution, uniform within the same bound."""
-    bound = (side * side * inputs) ** -0.5
-    value = jax.random.uniform(key, (outputs,), minval=-bound, maxval=bound)
-    return channel_vector(value)
+    fan_in = side * side * inputs
+    bound, total = fan_in**-0.5, fan_in * outputs
+    both = jax.random.uniform(key, (total + outputs,), minval=-bound, maxval=bound)
+    weight = both[:total].reshape(side, side, inputs, outputs)
+    return nnx.Param(weight, axes=KERNEL_AXES, role=Role.HIDDEN), channel_vector(both[total:])
 
 
 def channel_vector(value: jax.Array) -> nnx.Param:

@@ -25,11 +25,13 @@ class Neighbour(enum.StrEnum):
 class Quantity:
     """A number with its 90 % interval; where it is not converged only `low` and `high` are known.
 
+    The interval is of the sampling, widened on both sides by the scale of the bias.
     Then they are bounds: `low` and `high` enclose the truth but for sampling noise.
     """
 
     nats: float | None
     se_nats: float | None
+    bias_nats: float | None
     low_nats: float
     high_nats: float
     converged: bool
@@ -46,16 +48,16 @@ class Pairs:
     first: Estimate
     second: Estimate
     pair: Estimate
+    shared_nats: float = 0.0  # a bound from below on the mutual information
 
     @property
     def kl(self) -> Quantity:
         """KL of the pairs from uniform pairs: 2 ln K - H2.
 
-        Bounded from below by the KLs of its two tokens, since H2 <= H(first) + H(second).
+        It is the KLs of its two tokens and their mutual information; bounded from below by them.
         """
-        return kl_from_uniform(
-            self.pair, least=self.first.least_kl_nats + self.second.least_kl_nats
-        )
+        apart = self.first.least_kl_nats + self.second.least_kl_nats
+        return kl_from_uniform(self.pair, least=apart + self.shared_nats)
 
     @property
     def conditional(self) -> Quantity:
@@ -63,9 +65,10 @@ class Pairs:
         return quantity(
             self.pair.nats - self.first.nats,
             self.pair.left_out_nats - self.first.left_out_nats,
+            bias_nats=self.pair.bias_nats + self.first.bias_nats,
             converged=self.pair.converged and self.first.converged,
             least=max(0.0, self.pair.least_nats - self.first.most_nats),
-            most=self.second.most_nats,
+            most=self.second.most_nats - self.shared_nats,
         )
 
     @property
@@ -77,10 +80,23 @@ class Pairs:
         return quantity(
             first.nats + second.nats - pair.nats,
             first.left_out_nats + second.left_out_nats - pair.left_out_nats,
+            bias_nats=first.bias_nats + second.bias_nats + pair.bias_nats,
             converged=first.converged and second.converged and pair.converged,
-            least=0.0,
+            least=self.shared_nats,
             most=most,
         )
+
+
+def entropy_of(entropy: Estimate) -> Quantity:
+    """H itself."""
+    return quantity(
+        entropy.nats,
+        entropy.left_out_nats,
+        bias_nats=entropy.bias_nats,
+        converged=entropy.converged,
+        least=entropy.least_nats,
+        most=entropy.most_nats,
+    )
 
 
 def kl_from_uniform(entropy: Estimate, *, least: float = 0.0) -> Quantity:
@@ -89,6 +105,7 @@ def kl_from_uniform(entropy: Estimate, *, least: float = 0.0) -> Quantity:
     return quantity(
         top - entropy.nats,
         top - entropy.left_out_nats,
+        bias_nats=entropy.bias_nats,
         converged=entropy.converged,
         least=least,
         most=top - entropy.least_nats,
@@ -96,17 +113,33 @@ def kl_from_uniform(entropy: Estimate, *, least: float = 0.0) -> Quantity:
 
 
 def quantity(
-    nats: float, left_out: np.ndarray, *, converged: bool, least: float, most: float
+    nats: float,
+    left_out: np.ndarray,
+    *,
+    bias_nats: float,
+    converged: bool,
+    least: float,
+    most: float,
 ) -> Quantity:
     """A number with its jackknife interval, or the bounds where it is not converged."""
     if not converged:
         return Quantity(
-            nats=None, se_nats=None, low_nats=min(least, most), high_nats=most, converged=False
+            nats=None,
+            se_nats=None,
+            bias_nats=None,
+            low_nats=min(least, most),
+            high_nats=most,
+            converged=False,
         )
     se = float(standard_error(left_out))
-    half = t_quantile(len(left_out), level=LEVEL) * se
+    half = t_quantile(len(left_out), level=LEVEL) * se + bias_nats
     return Quantity(
-        nats=nats, se_nats=se, low_nats=nats - half, high_nats=nats + half, converged=True
+        nats=nats,
+        se_nats=se,
+        bias_nats=bias_nats,
+        low_nats=nats - half,
+        high_nats=nats + half,
+        converged=True,
     )
 
 
@@ -133,10 +166,13 @@ def neighbours(grid: np.ndarray, which: Neighbour) -> tuple[np.ndarray, np.ndarr
     return shifted(grid, rows=rows, columns=columns)
 
 
-def estimate_pairs(first: Draws, second: Draws, *, tolerance_nats: float) -> Pairs:
-    """The three entropies of draws of equal shape."""
+def estimate_pairs(
+    first: Draws, second: Draws, *, tolerance_nats: float, shared_nats: float = 0.0
+) -> Pairs:
+    """The three entropies of draws of equal shape; `shared_nats` is less than their information."""
     return Pairs(
         first=estimate(first, tolerance_nats=tolerance_nats),
         second=estimate(second, tolerance_nats=tolerance_nats),
         pair=estimate(paired(first, second), tolerance_nats=tolerance_nats),
+        shared_nats=shared_nats,
     )

@@ -106,6 +106,7 @@ def total_correlation(whole: np.ndarray, both: np.ndarray, joint: Estimate) -> Q
     return quantity(
         apart - joint.nats,
         apart_left_out - joint.left_out_nats,
+        bias_nats=joint.bias_nats,
         converged=joint.converged,
         least=tree_information_nats(whole),
         most=apart - joint.least_nats,

@@ -12,8 +12,9 @@ from lab.metrics.entropy import HEADLINE, Estimator, counts_of_counts, entropy_n
 
 LEVEL = 0.9
 TOLERANCE_NATS = 0.05
-# Miller-Madow is low and NSB high on most sources that are sampled too thinly, for one reason each:
-# where both agree with the headline, little is left unseen.
+# On sources that are sampled too thinly Miller-Madow is low, NSB mostly on the other side of the
+# headline, and the jackknife sees that tokens of a unit are alike. Where all agree, little is
+# unseen.
 WITNESSES = (Estimator.MILLER_MADOW, Estimator.NSB)
 
 
@@ -31,7 +32,7 @@ class Estimate:
     """An entropy: all estimators, an error over units, and a verdict.
 
     The error is the jackknife over groups of units, so symbols of one unit may depend on each
-    other. It is that of the sampling alone: bias is what `converged` judges.
+    other. Bias is judged by `converged`, and its scale widens the interval.
     """
 
     alphabet: float
@@ -62,8 +63,17 @@ class Estimate:
 
     @property
     def half_width_nats(self) -> float:
-        """Half of the 90 % interval."""
-        return t_quantile(len(self.left_out_nats), level=LEVEL) * self.se_nats
+        """Half of the 90 % interval, and what bias may add to it."""
+        return t_quantile(len(self.left_out_nats), level=LEVEL) * self.se_nats + self.bias_nats
+
+    @property
+    def bias_nats(self) -> float:
+        """A scale of what is left of the bias: how far the others are, or the last doubling led.
+
+        What a doubling moves by chance (a standard error) is not bias.
+        """
+        chance = t_quantile(len(self.left_out_nats), level=LEVEL) * self.se_nats
+        return max(self.disagreement_nats, abs(self.last_doubling_nats) - chance)
 
     @property
     def least_nats(self) -> float:
@@ -100,17 +110,13 @@ class Estimate:
         return worst <= self.tolerance_nats
 
     def as_json(self) -> dict[str, Any]:
-        """All of it, for a record."""
-        half = self.half_width_nats
+        """Estimates and verdict, for a record; the entropy itself is a Quantity (bigram.py)."""
         return {
-            "entropy_nats": self.nats,
-            "entropy_se_nats": self.se_nats,
-            "entropy_interval_nats": [self.nats - half, self.nats + half],
-            "entropy_at_least_nats": self.least_nats,
             "estimator": str(HEADLINE),
             "by_estimator_nats": {**self.by_estimator_nats, "jackknife": self.jackknife_nats},
             "converged": self.converged,
             "last_doubling_nats": self.last_doubling_nats,
+            "bias_nats": self.bias_nats,
             "disagreement_nats": self.disagreement_nats,
             "tolerance_nats": self.tolerance_nats,
             "draws": self.draws,

@@ -47,16 +47,14 @@ class TokenGrids:
         ]
 
 
-def grids_of_codes(
-    codes: np.ndarray, alphabet: Alphabet, *, name: str, seed: int, most_units: int | None = None
-) -> TokenGrids:
+def grids_of_codes(codes: np.ndarray, alphabet: Alphabet, *, name: str, seed: int) -> TokenGrids:
     """Host codes (U, V, H, W) of ids or (U, V, H, W, d) of bits, units shuffled by the seed.
 
     Raises LabError for continuous codes, for bits that fold into no id of 63 bits, and for codes
     outside the alphabet.
     """
     check_countable(alphabet, name=name)
-    order = np.random.default_rng(seed).permutation(len(codes))[:most_units]
+    order = np.random.default_rng(seed).permutation(len(codes))
     codes = codes[order]
     bits = codes if alphabet.kind is CodeKind.BITS else None
     shape = codes.shape[:-1] if bits is not None else codes.shape

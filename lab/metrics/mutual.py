@@ -16,7 +16,7 @@ import numpy as np
 from lab.core.errors import LabError
 from lab.metrics.bigram import shifted
 from lab.metrics.draws import draws_of, group_count, paired, standard_error, t_quantile
-from lab.metrics.entropy import counts_of_counts, miller_madow_nats, plug_in_nats
+from lab.metrics.entropy import counts_of_counts, plug_in_nats
 from lab.metrics.estimate import LEVEL
 from lab.metrics.grids import TokenGrids
 
@@ -62,15 +62,26 @@ def information_against_distance(
     """At every offset of a grid. Groups are fitted on half of the units, measured on the rest."""
     grid = draws_of(grids.ids_UVHW, alphabet=grids.alphabet).symbols.reshape(grids.ids_UVHW.shape)
     chosen = offsets_of(*grid.shape[2:]) if offsets is None else offsets
-    half = grids.units // 2
-    coarse = None
-    if chosen:
-        group_of = coarse_groups(
-            *shifted(grid[:half], rows=chosen[0][0], columns=chosen[0][1]),
-            symbols=int(grid.max()) + 1,
-        )
-        coarse = group_of[grid[half:]]
+    if not chosen:
+        return []
+    coarse = _coarse(grids, grid, rows=chosen[0][0], columns=chosen[0][1])
     return [_at(grids, grid, coarse, rows=rows, columns=columns) for rows, columns in chosen]
+
+
+def _coarse(grids: TokenGrids, grid: np.ndarray, *, rows: int, columns: int) -> np.ndarray:
+    """Group of each token of the second half of the units; the first half chooses the groups.
+
+    Of bits the groups are the values of the four bits that have the most information on themselves
+    at the offset.
+    """
+    half = grids.units // 2
+    if grids.bits_UVHWD is not None:
+        own = bits_information_nats(grids.bits_UVHWD[:half], rows=rows, columns=columns)
+        best = np.argsort(-own, kind="stable")[: COARSE_GROUPS.bit_length() - 1]
+        kept = grids.bits_UVHWD[half:][..., np.sort(best)].astype(np.int64)
+        return kept @ (1 << np.arange(kept.shape[-1]))
+    first, second = shifted(grid[:half], rows=rows, columns=columns)
+    return coarse_groups(first, second, symbols=int(grid.max()) + 1)[grid[half:]]
 
 
 def _at(
@@ -81,7 +92,9 @@ def _at(
         raise LabError(f"{grids.name}: no pairs at offset ({rows}, {columns})")
     groups, se = _coarse_nats(*shifted(coarse, rows=rows, columns=columns))
     half_width = t_quantile(group_count(len(coarse)), level=LEVEL) * se
-    bits = _bits_nats(grids.bits_UVHWD, rows=rows, columns=columns)
+    bits = None
+    if grids.bits_UVHWD is not None:
+        bits = bits_information_nats(grids.bits_UVHWD, rows=rows, columns=columns)
     return Offset(
         rows=rows,
         columns=columns,
@@ -131,7 +144,7 @@ def coarse_groups(first: np.ndarray, second: np.ndarray, *, symbols: int) -> np.
 
 
 def _coarse_nats(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
-    """Miller-Madow information of groups (U, M) and its jackknife error over units."""
+    """Corrected information of groups (U, M) and its jackknife error over units."""
     tables = joint_tables(first, second, size=COARSE_GROUPS)
     whole = tables.sum(axis=0)
     left_out = np.array([table_information_nats(whole - table) for table in tables])
@@ -148,16 +161,20 @@ def joint_tables(first: np.ndarray, second: np.ndarray, *, size: int) -> np.ndar
 
 
 def table_information_nats(table: np.ndarray) -> float:
-    """Miller-Madow mutual information of a table of counts."""
+    """Mutual information of a table of counts, less what chance gives at these marginals.
+
+    That is the degrees of freedom over 2n (of 2n I, chi-squared where the truth is 0). The number
+    of cells that were seen, as Miller and Madow have it, takes too little off a thin table.
+    """
     parts = [table.sum(axis=1), table.sum(axis=0), table.ravel()]
-    one, two, both = (miller_madow_nats(counts_of_counts(part)) for part in parts)
-    return one + two - both
+    one, two, both = (counts_of_counts(part) for part in parts)
+    freedom = (one.distinct - 1) * (two.distinct - 1)
+    nats = plug_in_nats(one) + plug_in_nats(two) - plug_in_nats(both)
+    return nats - freedom / (2 * both.draws)
 
 
-def _bits_nats(bits: np.ndarray | None, *, rows: int, columns: int) -> np.ndarray | None:
-    """Miller-Madow information (d,) of each bit with the same bit at the offset."""
-    if bits is None:
-        return None
+def bits_information_nats(bits: np.ndarray, *, rows: int, columns: int) -> np.ndarray:
+    """Corrected information (d,) of each bit with the same bit at the offset."""
     found = []
     for bit in range(bits.shape[-1]):
         first, second = shifted(bits[..., bit], rows=rows, columns=columns)

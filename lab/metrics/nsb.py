@@ -41,7 +41,7 @@ def _log_posterior(
     slope = alphabet * polygamma(1, alphabet * beta + 1) - polygamma(1, beta + 1)
     # d(prior mean entropy) / d(beta) is positive; at the ends it drowns in rounding.
     prior = np.log(np.maximum(slope, np.finfo(np.float64).tiny)) + log_beta
-    return evidence - _log_rising(alphabet * beta, np.float64(draws)) + prior
+    return evidence - _log_rising(alphabet * beta, np.array(draws)) + prior
 
 
 def _log_rising(a: np.ndarray, n: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ import math
 import numpy as np
 
 from lab.core.errors import LabError
+from lab.data.views import centre_square
 from lab.tokenizers.spec import TokenSpec
 
 CHANNELS = {"grey": 1, "rgb": 3}
@@ -101,14 +102,6 @@ class Pixels:
 def frames_of(resolution: int, channels: str) -> Pixels:
     """Whole images as tokens: 256 levels, so that a token is a sub-pixel's 8 bits."""
     return Pixels(resolution=resolution, channels=channels, levels=256)
-
-
-def centre_square(images: np.ndarray) -> np.ndarray:
-    """The largest centred square of images (B, H, W, C)."""
-    height, width = images.shape[1:3]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    return images[:, top : top + side, left : left + side]
 
 
 def area_sums(images: np.ndarray, resolution: int) -> tuple[np.ndarray, int]:

@@ -201,15 +201,19 @@ class SplitTokenizer:
         return self.trained.decode_codes(codes)
 
     def encoder_on(self, layout: Layout) -> Callable[..., jax.Array]:
-        """(frames (B, R * R * C) uint8, key or None) -> codes (B, T, S) on a layout's devices.
+        """(frames (B, R * R * C) uint8, key or None, first) -> codes (B, T, S) on these devices.
 
-        With a key the bits of each image are drawn.
+        With a key the bits are drawn; image i of the batch draws by number `first` + i of the key,
+        whatever else is in the batch and however it is spread over devices.
         """
         params = jax.device_put(self.trained.params, layout.replicated())
         shape, subcodes = self.trained.image_shape, self.subcodes
         bits = self.trained.alphabet.kind is CodeKind.BITS
 
-        def encode(frames: jax.Array, key: jax.Array | None) -> jax.Array:
+        def encode(frames: jax.Array, key: jax.Array | None, first: int) -> jax.Array:
+            if key is not None:
+                numbers = first + jnp.arange(len(frames))
+                key = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, numbers)
             codes = _codes(params, frames.reshape(-1, *shape), key)
             if bits:
                 groups = codes.reshape(*codes.shape[:-1], subcodes, -1).astype(jnp.int32)
@@ -218,7 +222,7 @@ class SplitTokenizer:
             return codes.astype(jnp.int32).reshape(codes.shape[0], -1, subcodes)
 
         rows = layout.batch_sharding()
-        return jax.jit(encode, in_shardings=(rows, None), out_shardings=rows)
+        return jax.jit(encode, in_shardings=(rows, None, None), out_shardings=rows)
 
 
 def open_tokenizer(

@@ -19,6 +19,7 @@ from lab.layers.attention import Mask
 from lab.models import families
 from lab.models.orders import RasterOrder
 from lab.tokenizers.spec import Tokenizer
+from lab.tokenizers.trained import SplitTokenizer
 from lab.train.evaluate import Likelihood, per_image
 from lab.train.job import Images, Job, Loss, Steps
 from lab.train.optimizer import direction
@@ -26,11 +27,10 @@ from lab.train.state import State, initial_state
 from lab.train.step import make_steps
 
 
-class GeneratorJob(Job):
+class GeneratorJob(Job[RunConfig]):
     """Training of a generator on tokens: the loss is nats per token."""
 
     loss = Loss("loss_nats_per_token", "nats/token")
-    run: RunConfig
 
     def __init__(
         self, run: RunConfig, *, layout: Layout, tokenizer: Tokenizer, images: Images
@@ -115,24 +115,32 @@ class GeneratorJob(Job):
         uniform = self.run.model.subcodes * math.log(self.spec.vocabulary)
         return self.run.train.explode_factor * uniform
 
-    def place(self, batch: Mapping[str, np.ndarray], step: int | None) -> dict[str, jax.Array]:
+    def place(
+        self, batch: Mapping[str, np.ndarray], stream: Stream, step: int
+    ) -> dict[str, jax.Array]:
         """Tokens (b, T * S) become codes (B, T, S) on the devices.
 
-        Where the rows are images (a tokenizer on the fly), the devices encode them: with bits
-        drawn anew where the config says so and this is a training step.
+        Where the rows are images (a tokenizer on the fly), the devices encode them, and draw bits
+        where the config says so: anew each step in training, in an evaluation the same ones each
+        time and for every run, so that differences between runs stay paired.
         """
         placed = self._placed({k: batch[k] for k in ("tokens", "label", "weight")})
         tokens = placed.pop("tokens")
-        if self._encode is not None:
-            draw = self.run.tokenizer.sampled and step is not None
-            drawn = key(self.run.seed, Stream.CODES, step) if draw else None
-            return {"codes": self._encode(tokens, drawn), **placed}
-        return {"codes": tokens.reshape(tokens.shape[0], -1, self.run.model.subcodes), **placed}
+        if self._encode is None:
+            return {"codes": tokens.reshape(len(tokens), -1, self.run.model.subcodes), **placed}
+        if not self.run.tokenizer.sampled:
+            return {"codes": self._encode(tokens, None, 0), **placed}
+        if stream is Stream.EVALUATE:
+            drawn, first = key(0, stream, 0), step * len(tokens)
+        else:
+            drawn, first = key(self.run.seed, Stream.CODES, step), 0
+        return {"codes": self._encode(tokens, drawn, first), **placed}
 
     @functools.cached_property
     def _encode(self) -> Callable[..., jax.Array] | None:
         if not self.images.train.rows.are_images:
             return None
+        assert isinstance(self.tokenizer, SplitTokenizer)  # no other has rows that are images
         return self.tokenizer.encoder_on(self.layout)
 
     def evaluate(self, steps: Steps, params: Any, *, between: Callable[[], None]) -> Likelihood:

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import jax
 import numpy as np
@@ -59,12 +59,15 @@ class Steps:
     evaluate: Callable[..., dict[str, jax.Array]]
 
 
-class Job(abc.ABC):
+Run = TypeVar("Run", bound=AnyRun)
+
+
+class Job(abc.ABC, Generic[Run]):
     """All that a run needs, made from its config; nothing is computed before it is asked for."""
 
     loss: Loss
 
-    def __init__(self, run: AnyRun, *, layout: Layout, images: Images) -> None:
+    def __init__(self, run: Run, *, layout: Layout, images: Images) -> None:
         self.run = run
         self.identity = identity(run)
         self.layout = layout
@@ -97,8 +100,14 @@ class Job(abc.ABC):
         """The compiled steps."""
 
     @abc.abstractmethod
-    def place(self, batch: Mapping[str, np.ndarray], step: int | None) -> dict[str, jax.Array]:
-        """A host's part of a batch on the devices; `step` is None in an evaluation."""
+    def place(
+        self, batch: Mapping[str, np.ndarray], stream: Stream, step: int
+    ) -> dict[str, jax.Array]:
+        """A host's part of a batch on the devices.
+
+        What is random in it comes from `stream` (TRAIN or EVALUATE) and `step`, which counts the
+        batches of an evaluation.
+        """
 
     @abc.abstractmethod
     def evaluate(self, steps: Steps, params: Any, *, between: Callable[[], None]) -> Evaluation:
@@ -178,10 +187,11 @@ class Job(abc.ABC):
 
     def validation_batches(self) -> Iterator[tuple[dict[str, jax.Array], np.ndarray]]:
         """All validation images in order, the last batch padded with images of weight 0."""
-        for batch in validation_batches(
+        batches = validation_batches(
             self.images.validation.rows, batch_size=self.run.train.evaluation_batch_size
-        ):
-            yield self.place(batch, None), batch["weight"]
+        )
+        for index, batch in enumerate(batches):
+            yield self.place(batch, Stream.EVALUATE, index), batch["weight"]
 
     def _placed(self, local: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
         sharding = self.layout.batch_sharding()

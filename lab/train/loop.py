@@ -177,7 +177,7 @@ class Loop:
         )
         self.state, metrics = self.compiled.train(
             self.state,
-            job.place(batch, step),
+            job.place(batch, Stream.TRAIN, step),
             key(job.run.seed, Stream.TRAIN, step),
             jnp.float32(rate),
         )

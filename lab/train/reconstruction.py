@@ -45,8 +45,8 @@ class Reconstructions:
     def save(self, directory: pathlib.Path, *, step: int) -> None:
         """Write validation.npz, and reconstructions.png: originals above, what came back below."""
         kept = (self.loss_key, "squared_error_levels", "psnr_db", "ssim")
-        arrays = {f"{name}_per_image": self.columns[name] for name in kept}
-        np.savez(directory / "validation.npz", step=np.int64(step), **arrays)
+        arrays: dict[str, Any] = {f"{name}_per_image": self.columns[name] for name in kept}
+        np.savez(directory / "validation.npz", **arrays, step=np.int64(step))
         rows = []
         for first in range(0, len(self.originals), PER_ROW):
             part = slice(first, first + PER_ROW)

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from lab.core.config import TokenizerRunConfig
+from lab.core.keys import Stream
 from lab.core.layout import Layout
 from lab.core.units import StepSize, to_steps
 from lab.tokenizers.build import autoencoder_builder, autoencoder_counts
@@ -20,13 +21,11 @@ from lab.train.job import Images, Job, Loss, Steps
 from lab.train.optimizer import direction
 from lab.train.reconstruction import PICTURED, Reconstructions
 from lab.train.state import State, initial_state
-from lab.train.tokenizer_step import Objective, make_tokenizer_steps
+from lab.train.tokenizer_step import Learner, Objective, make_tokenizer_steps
 
 
-class TokenizerJob(Job):
+class TokenizerJob(Job[TokenizerRunConfig]):
     """Training of an autoencoder on images: the loss is that of its reconstructions."""
-
-    run: TokenizerRunConfig
 
     def __init__(
         self,
@@ -79,7 +78,7 @@ class TokenizerJob(Job):
             state = initial_state(make_model, transform, model_key, ema=run.optimizer.ema_decay > 0)
             critic, usage = None, None
             if losses.adversarial:
-                params = Discriminator(
+                params: Any = Discriminator(
                     critic_key,
                     width=losses.discriminator_width,
                     layers=losses.discriminator_layers,
@@ -92,10 +91,11 @@ class TokenizerJob(Job):
 
         return make
 
-    def steps(self) -> Steps:
-        """The compiled steps."""
+    @functools.cached_property
+    def objective(self) -> Objective:
+        """What the autoencoder minimises."""
         losses = self.run.losses
-        objective = Objective(
+        return Objective(
             loss_key=self.loss.key,
             pixel=losses.reconstruction,
             perceptual_weight=losses.perceptual,
@@ -105,17 +105,21 @@ class TokenizerJob(Job):
             adaptive_most=losses.adversarial_most,
             restart_below=losses.restart_below,
         )
+
+    def steps(self) -> Steps:
+        """The compiled steps."""
         return make_tokenizer_steps(
             self.layout,
             self._shardings,
-            objective=objective,
-            optimizer=self.run.optimizer,
-            transform=direction(self.run.optimizer),
+            objective=self.objective,
+            learner=Learner(self.run.optimizer, direction(self.run.optimizer)),
             perceptual=self.perceptual,
         )
 
-    def place(self, batch: Mapping[str, np.ndarray], step: int | None) -> dict[str, jax.Array]:
-        """Images (B, R, R, C) uint8 on the devices."""
+    def place(
+        self, batch: Mapping[str, np.ndarray], stream: Stream, step: int
+    ) -> dict[str, jax.Array]:
+        """Images (B, R, R, C) uint8 on the devices; nothing is random."""
         return self._placed({"images": batch["tokens"].reshape(-1, *self.shape)})
 
     def evaluate(

@@ -29,6 +29,7 @@ from lab.train.optimizer import apply_update, ema_update
 from lab.train.state import State
 
 Distance = Callable[[jax.Array, jax.Array], jax.Array]  # images, reconstructions -> (B,)
+Batch = dict[str, jax.Array]  # images (B, R, R, C) uint8
 PIXEL_LOSSES: dict[str, Distance] = {"l1": l1_per_image, "l2": l2_per_image}
 
 
@@ -119,9 +120,101 @@ def autoencoder_gradients(
     return grads, terms, reconstructions, bottled
 
 
-def _update(params, opt, grads, rate, *, optimizer: OptimizerConfig, transform):
-    updates, opt = transform.update(grads, opt, params)
-    return apply_update(params, updates, rate, optimizer=optimizer, width=1), opt
+def _updated(
+    params: Any, opt: Any, grads: Any, rate: jax.Array, learner: "Learner"
+) -> tuple[Any, Any]:
+    updates, opt = learner.transform.update(grads, opt, params)
+    return apply_update(params, updates, rate, optimizer=learner.optimizer, width=1), opt
+
+
+@dataclasses.dataclass(frozen=True)
+class Learner:
+    """How both networks learn: at the same rate, by states of their own."""
+
+    optimizer: OptimizerConfig
+    transform: optax.GradientTransformation
+
+
+def critic_update(
+    critic: dict[str, Any], images: jax.Array, others: jax.Array, rate: jax.Array, learner: Learner
+) -> tuple[dict[str, Any], jax.Array]:
+    """One update of the discriminator on images and their reconstructions, and its hinge loss."""
+
+    def loss_of(params: Any) -> jax.Array:
+        return hinge_discriminator(params(images), params(others))
+
+    loss, grads = jax.value_and_grad(loss_of)(critic["params"])
+    params, opt = _updated(critic["params"], critic["opt"], grads, rate, learner)
+    return {"params": params, "opt": opt}, loss
+
+
+def restarted_codes(
+    code: Any, usage: jax.Array, bottled: Bottled, key: jax.Array, *, below: float
+) -> tuple[jax.Array, jax.Array]:
+    """The codes' shares after this batch, and how many dead codes began anew (in place)."""
+    usage = code.running_usage(usage, bottled.codes)
+    restarted = code.restart_dead(usage, bottled.projected, key, below=below)
+    code.codebook[...] = restarted.codebook
+    return restarted.usage, restarted.count
+
+
+def train_step(
+    state: State,
+    batch: Batch,
+    key: jax.Array,
+    rate: jax.Array,
+    perceptual: Distance | None,
+    *,
+    objective: Objective,
+    learner: Learner,
+) -> tuple[State, dict[str, jax.Array]]:
+    """One update of all that learns, and the terms of its losses."""
+    code_key, restart_key = jax.random.split(key)
+    images, critic, usage = in_unit_range(batch["images"]), state["critic"], state["usage"]
+    adversarial = state["step"] >= objective.adversarial_start
+    grads, terms, reconstructions, bottled = autoencoder_gradients(
+        objective,
+        state["params"],
+        critic and critic["params"],
+        images,
+        key=code_key,
+        adversarial=adversarial,
+        perceptual=perceptual,
+    )
+    if critic is not None:
+        critic, terms["discriminator"] = jax.lax.cond(
+            adversarial,
+            lambda c: critic_update(c, images, reconstructions, rate, learner),
+            lambda c: (c, jnp.float32(0)),
+            critic,
+        )
+    params, opt = _updated(state["params"], state["opt"], grads, rate, learner)
+    if usage is not None:
+        usage, terms["restarted"] = restarted_codes(
+            params.bottleneck, usage, bottled, restart_key, below=objective.restart_below
+        )
+    ema = state["ema"]
+    if ema is not None:
+        ema = ema_update(ema, params, decay=learner.optimizer.ema_decay, step=state["step"])
+    after = {"params": params, "opt": opt, "ema": ema, "step": state["step"] + 1}
+    metrics = {**terms, "grad_norm": optax.tree.norm(grads)}
+    return {**after, "critic": critic, "usage": usage}, metrics
+
+
+def evaluation_step(params: Any, batch: Batch, *, objective: Objective) -> dict[str, jax.Array]:
+    """Numbers of each image, its codes and its reconstruction, without noise in the code."""
+    images = in_unit_range(batch["images"])
+    reconstructions, bottled, _ = params.reconstruct(images, None)
+    levels, seen = batch["images"].astype(jnp.float32), to_levels(reconstructions)
+    return {
+        objective.loss_key: PIXEL_LOSSES[objective.pixel](images, reconstructions),
+        "squared_error_levels": squared_error(levels, seen),
+        "psnr_db": psnr_db(levels, seen),
+        "ssim": ssim(levels, seen),
+        "codes": bottled.codes,
+        "reconstructions": seen.astype(jnp.uint8),
+        **bottled.measures,
+    }
 
 
 def make_tokenizer_steps(
@@ -129,88 +222,22 @@ def make_tokenizer_steps(
     shardings: Any,
     *,
     objective: Objective,
-    optimizer: OptimizerConfig,
-    transform: optax.GradientTransformation,
+    learner: Learner,
     perceptual: Distance | None,
 ) -> Steps:
-    """Compile-on-first-use steps under a layout; both networks learn at the same rate.
+    """Compile-on-first-use steps under a layout.
 
     `perceptual` is a pytree of frozen weights: an argument, for constants would be compiled.
     """
     mesh = layout.abstract_mesh
 
-    def update_critic(critic: dict[str, Any], images, reconstructions, rate):
-        def loss_of(params: Any) -> jax.Array:
-            return hinge_discriminator(params(images), params(reconstructions))
-
-        loss, grads = jax.value_and_grad(loss_of)(critic["params"])
-        params, opt = _update(
-            critic["params"], critic["opt"], grads, rate, optimizer=optimizer, transform=transform
-        )
-        return {"params": params, "opt": opt}, loss
-
-    def train(
-        state: State,
-        batch: dict[str, jax.Array],
-        key: jax.Array,
-        rate: jax.Array,
-        perceptual: Distance | None,
-    ):
-        code_key, restart_key = jax.random.split(key)
-        images, critic = in_unit_range(batch["images"]), state["critic"]
-        adversarial = state["step"] >= objective.adversarial_start
+    def train(*given: Any) -> tuple[State, dict[str, jax.Array]]:
         with jax.sharding.use_abstract_mesh(mesh):
-            grads, terms, reconstructions, bottled = autoencoder_gradients(
-                objective,
-                state["params"],
-                critic and critic["params"],
-                images,
-                key=code_key,
-                adversarial=adversarial,
-                perceptual=perceptual,
-            )
-            if critic is not None:
-                critic, terms["discriminator"] = jax.lax.cond(
-                    adversarial,
-                    lambda c: update_critic(c, images, reconstructions, rate),
-                    lambda c: (c, jnp.float32(0)),
-                    critic,
-                )
-        params, opt = _update(
-            state["params"], state["opt"], grads, rate, optimizer=optimizer, transform=transform
-        )
-        usage = state["usage"]
-        if usage is not None:
-            code = params.bottleneck
-            restarted = code.restart_dead(
-                code.running_usage(usage, bottled.codes),
-                bottled.projected,
-                restart_key,
-                below=objective.restart_below,
-            )
-            code.codebook[...] = restarted.codebook
-            usage, terms["restarted"] = restarted.usage, restarted.count
-        ema = state["ema"]
-        if ema is not None:
-            ema = ema_update(ema, params, decay=optimizer.ema_decay, step=state["step"])
-        after = {"params": params, "opt": opt, "ema": ema, "step": state["step"] + 1}
-        metrics = {**terms, "grad_norm": optax.tree.norm(grads)}
-        return {**after, "critic": critic, "usage": usage}, metrics
+            return train_step(*given, objective=objective, learner=learner)
 
-    def evaluate(params: Any, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        images = in_unit_range(batch["images"])
+    def evaluate(params: Any, batch: Batch) -> dict[str, jax.Array]:
         with jax.sharding.use_abstract_mesh(mesh):
-            reconstructions, bottled, _ = params.reconstruct(images, None)
-        levels, seen = batch["images"].astype(jnp.float32), to_levels(reconstructions)
-        return {
-            objective.loss_key: PIXEL_LOSSES[objective.pixel](images, reconstructions),
-            "squared_error_levels": squared_error(levels, seen),
-            "psnr_db": psnr_db(levels, seen),
-            "ssim": ssim(levels, seen),
-            "codes": bottled.codes,
-            "reconstructions": seen.astype(jnp.uint8),
-            **bottled.measures,
-        }
+            return evaluation_step(params, batch, objective=objective)
 
     whole, rows = layout.replicated(), layout.batch_sharding()
     compiled = jax.jit(
@@ -219,8 +246,8 @@ def make_tokenizer_steps(
         out_shardings=(shardings, whole),
         donate_argnums=0,
     )
-    perceptual = jax.device_put(perceptual, whole)
+    placed = jax.device_put(perceptual, whole)
     return Steps(
-        train=lambda state, batch, key, rate: compiled(state, batch, key, rate, perceptual),
+        train=lambda state, batch, key, rate: compiled(state, batch, key, rate, placed),
         evaluate=jax.jit(evaluate, in_shardings=(shardings["params"], rows), out_shardings=whole),
     )
