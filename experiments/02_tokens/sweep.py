@@ -4,7 +4,7 @@
     python -m lab.launch.sweep experiments/02_tokens/sweep.py:generators --workers 2
 
 The generators are ELM's s6 on the rounded bits of seed 0, in four splits: 16 bits as 1-16 and 2-8,
-20 bits as 2-10 and 4-5. They want the tokenizers trained.
+20 bits as 2-10 and 4-5. They want the tokenizers trained and the images encoded (README.md).
 """
 
 from configs.tokenizers import binary
@@ -49,6 +49,7 @@ def generators() -> list[Override]:
     splits = zipped(
         axis("model.subcodes", [subcodes for _, subcodes in SPLITS.values()]),
         axis("tokenizer.run", [tokenizer_run(bits) for bits, _ in SPLITS.values()]),
+        axis("tokenizer.codes", [f"codes/{STUDY}/binary-{bits}-0" for bits, _ in SPLITS.values()]),
         axis("name", SPLITS),
     )
     fixed = {

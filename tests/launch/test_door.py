@@ -13,6 +13,8 @@ SLACK_S = 2.0  # for a machine with other work; alone it takes a tenth of it
 COMMANDS = [
     ("-m", "lab.launch.train"),
     ("-m", "lab.launch.sweep"),
+    ("-m", "lab.launch.encode"),
+    ("-m", "lab.launch.tokens"),
     *[("-m", "analysis", name) for name in ("table", "fit", "forecast", "verify", "report")],
     ("experiments/01_first_ladder/ladder.py",),
     ("tools/kill_ladder.py",),
@@ -44,7 +46,7 @@ def test_help_has_an_example_and_loads_nothing_heavy(arguments):
     [
         (["--config.model.widht=3"], ["config.model.widht", 'did you mean "width"']),
         (["--config.optimizer.learning_rate=fast"], ["learning_rate", "float expected"]),
-        (["--config.tokenizer.name=pixel"], ["config.tokenizer.name", '"pixels"']),
+        (["--config.tokenizer.name=pixel"], ["config.tokenizer.name", "pixels, trained"]),
         (["--config.execution.layout=fspd"], ["config.execution.layout", '"fsdp"']),
         (["--config.model.family=elmo"], ["config.model.family", '"elm"']),
         (["--config.model.size=s99"], ["s99", "s1, s2"]),

@@ -1,7 +1,6 @@
 """Training of tokenizers: exact resumption, layouts, a GAN's two losses, restarts, pictures."""
 
 import jax
-import jax.experimental.compilation_cache.compilation_cache
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -20,23 +19,6 @@ EVERYTHING = {
     "binary": {**ADVERSARIAL, "data.augmentation": "flip"},
     "kl": {"losses.reconstruction": "l2"},
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def programs(tmp_path_factory):
-    """Keep compiled programs between jobs: each compiles its own, which is most of a test."""
-    names = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.getbasetemp().parent / "programs"),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_persistent_cache_enable_xla_caches": "none",
-    }
-    before = {name: getattr(jax.config, name) for name in names}
-    for name, value in names.items():
-        jax.config.update(name, value)
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-    jax.experimental.compilation_cache.compilation_cache.reset_cache()
 
 
 def losses(made, name):
