@@ -1,5 +1,7 @@
 """Every field of a tokenizer's run. A kind's config starts from here and changes what it must."""
 
+from collections.abc import Iterable
+
 from ml_collections import ConfigDict
 
 from configs import base
@@ -80,6 +82,12 @@ def _losses() -> ConfigDict:
     c.discriminator_width = 64  # channels after its first convolution
     c.discriminator_layers = 3  # of stride 2
     return c
+
+
+def check_size(size: str, allowed: Iterable[str]) -> None:
+    """Refuse a size that a config does not have."""
+    if size not in allowed:
+        raise ValueError(f'size "{size}": allowed are {", ".join(allowed)}')
 
 
 def small(c: ConfigDict, *, size: str) -> None:

@@ -13,10 +13,13 @@ from ml_collections import ConfigDict
 from configs.tokenizers import base
 
 BITS = (16, 20, 24, 32)
+_DRAWN = (*map(str, BITS), *(f"small-{bits}" for bits in BITS))
+SIZES = (*_DRAWN, *(f"{size}-rounded" for size in _DRAWN))
 
 
 def get_config(size: str = "small-16") -> ConfigDict:
     """The config of one size."""
+    base.check_size(size, SIZES)
     c = base.get_config()
     c.name = f"binary-{size}"
     c.autoencoder.size = size
@@ -35,7 +38,10 @@ def get_config(size: str = "small-16") -> ConfigDict:
 
 
 def _published(c: ConfigDict) -> None:
-    """The recipe of the public code, which has no activation before its last convolutions."""
+    """The recipe of the public code, which has no activation before its last convolutions.
+
+    Its code starts the discriminator at step 30,001, its README at 400,001.
+    """
     c.autoencoder.last_activation = "none"
     c.losses.perceptual = 1.0
     c.losses.adversarial = 1.0
@@ -47,6 +53,6 @@ def _published(c: ConfigDict) -> None:
     c.optimizer.warmup = "0 steps"
     c.optimizer.ema_decay = 0.9995  # published: 0.995 every tenth step
     c.train.batch_size = 256
-    c.optimizer.learning_rate = 1e-4
+    c.optimizer.learning_rate = 4.5e-6 * c.train.batch_size
     c.train.duration = "1000000 steps"
     c.data.augmentation = "flip"

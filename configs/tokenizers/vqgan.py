@@ -14,10 +14,12 @@ from configs.tokenizers import base
 
 TAMING = {"f16-1024": 1024, "f16-16384": 16384}
 LLAMAGEN = {"llamagen-f16": "1-1-2-2-4", "llamagen-f8": "1-2-2-4"}
+SMALL = {"small": 64, "small-l2": 8, "small-restart": 64}  # dimensions of a code
 
 
 def get_config(size: str = "small") -> ConfigDict:
     """The config of one size."""
+    base.check_size(size, (*TAMING, *LLAMAGEN, *SMALL))
     c = base.get_config()
     c.name = f"vqgan-{size}"
     c.autoencoder.size = size
@@ -34,7 +36,7 @@ def get_config(size: str = "small") -> ConfigDict:
 
 
 def _taming(c: ConfigDict, *, vocabulary: int) -> None:
-    """The recipe of taming-transformers, at 8 devices x 12 images."""
+    """The recipe of taming-transformers, at 8 devices x 12 images; the duration is our choice."""
     c.code.vocabulary = vocabulary
     c.code.features = 256
     c.losses.perceptual = 1.0
@@ -52,7 +54,7 @@ def _taming(c: ConfigDict, *, vocabulary: int) -> None:
 
 
 def _llamagen(c: ConfigDict, *, multipliers: str) -> None:
-    """LlamaGen's recipe."""
+    """LlamaGen's recipe; its public code has a flag of weight decay and does not read it."""
     c.autoencoder.multipliers = multipliers
     c.code.vocabulary = 16384
     c.code.features = 8
@@ -63,7 +65,6 @@ def _llamagen(c: ConfigDict, *, multipliers: str) -> None:
     c.losses.adversarial_adaptive = False
     c.losses.adversarial_start = "20000 steps"
     c.optimizer.beta2 = 0.95
-    c.optimizer.weight_decay = 0.05
     c.optimizer.learning_rate = 1e-4
     c.optimizer.schedule = "constant"
     c.optimizer.warmup = "0 steps"
@@ -73,9 +74,8 @@ def _llamagen(c: ConfigDict, *, multipliers: str) -> None:
 
 
 def _small(c: ConfigDict, *, size: str) -> None:
-    features = {"small": 64, "small-l2": 8, "small-restart": 64}
     base.small(c, size=size)
     c.code.vocabulary = 1024
-    c.code.features = features[size]
+    c.code.features = SMALL[size]
     c.code.normalised = size == "small-l2"
     c.losses.restart_below = 0.1 if size == "small-restart" else 0.0

@@ -9,6 +9,7 @@ from typing import Any
 
 from lab.core.errors import LabError
 from lab.core.fields import allow, count, defining, plain, probability, section
+from lab.core.tokenizer_checks import check_tokenizer
 from lab.core.units import Duration, DurationUnit
 
 SEMANTICS = 1  # raise it when the same config would train another model
@@ -74,7 +75,7 @@ class CodeConfig:
     kind: str = allow(choices=("vq", "binary", "kl"))
     vocabulary: int = count(0)
     features: int = count(0)
-    bits: int = count(0)
+    bits: int = allow(at_least=0, below=64)
     channels: int = count(0)
     normalised: bool
     sampled: bool
@@ -262,70 +263,6 @@ def _check_tokens(run: RunConfig) -> None:
             'config.data.augmentation = "ten_crop": only of encoded images, where '
             "config.tokenizer.codes names their folder"
         )
-
-
-# The fields of config.code that each kind needs; the others must be 0 or False.
-_OF_KIND = {
-    "vq": ("vocabulary", "features", "normalised"),
-    "binary": ("bits", "sampled"),
-    "kl": ("channels",),
-}
-_OF_LOSS = {"vq": ("codebook", "commitment", "entropy", "restart_below"), "kl": ("kl",)}
-
-
-def check_tokenizer(run: TokenizerRunConfig) -> None:
-    """Refuse fields of an autoencoder, a code and losses that do not fit each other."""
-    code, losses = run.code, run.losses
-    for field in dataclasses.fields(code):
-        value, needed = getattr(code, field.name), field.name in _OF_KIND[code.kind]
-        if field.name == "kind" or isinstance(value, bool) and (needed or not value):
-            continue
-        if needed != bool(value):
-            want = "at least 1 is needed" if needed else "must be 0 or False"
-            raise LabError(f'config.code.{field.name} = {value}: {want} where kind = "{code.kind}"')
-    for kind, names in _OF_LOSS.items():
-        for name in names:
-            if kind != code.kind and getattr(losses, name):
-                raise LabError(
-                    f"config.losses.{name} = {getattr(losses, name):g}: must be 0 where "
-                    f'config.code.kind = "{code.kind}"'
-                )
-    if losses.perceptual and not losses.perceptual_file:
-        raise LabError(
-            f"config.losses.perceptual = {losses.perceptual:g}: config.losses.perceptual_file "
-            "must name a safetensors file of the feature network's weights"
-        )
-    if run.optimizer.width_rule != "none":
-        raise LabError(
-            f'config.optimizer.width_rule = "{run.optimizer.width_rule}": a tokenizer has no width '
-            'rule; "none" is expected'
-        )
-    if run.data.augmentation == "ten_crop":
-        raise LabError('config.data.augmentation = "ten_crop": a tokenizer trains on none or flip')
-    downscale = 2 ** (len(levels_of(run.autoencoder)) - 1)
-    if run.images.resolution % downscale:
-        raise LabError(
-            f"config.images.resolution = {run.images.resolution}: a multiple of {downscale} is "
-            f'needed for config.autoencoder.multipliers = "{run.autoencoder.multipliers}"'
-        )
-
-
-def levels_of(autoencoder: AutoencoderConfig) -> tuple[int, ...]:
-    """The multipliers of the width from the finest level to the coarsest: "1-1-2-2-4"."""
-    parts = autoencoder.multipliers.split("-")
-    if not all(part.isdecimal() and int(part) for part in parts):
-        raise LabError(
-            f'config.autoencoder.multipliers = "{autoencoder.multipliers}": whole numbers from 1 '
-            'with dashes between them are expected, like "1-1-2-2-4"'
-        )
-    levels = tuple(int(part) for part in parts)
-    for channels in (autoencoder.width * level for level in levels):
-        if channels % min(autoencoder.groups, channels):
-            raise LabError(
-                f"config.autoencoder.groups = {autoencoder.groups}: must divide the {channels} "
-                "channels of every level"
-            )
-    return levels
 
 
 def _check_durations(run: AnyRun) -> None:

@@ -20,10 +20,17 @@ Indices = Sequence[int] | np.ndarray
 
 
 class Encoder(Protocol):
-    """The part of a tokenizer that data need."""
+    """The part of a tokenizer that data need: two steps, so that images of many shapes meet in one.
 
-    def encode(self, images: np.ndarray) -> np.ndarray:
-        """Tokens (B, T) of images (B, H, W, C) uint8."""
+    The second may be a network with a fixed batch.
+    """
+
+    def frame(self, images: np.ndarray) -> np.ndarray:
+        """Rows (B, F) of images (B, H, W, C) uint8, which are of one shape."""
+        ...
+
+    def finish(self, frames: np.ndarray) -> np.ndarray:
+        """Tokens (B, T) of rows of `frame`."""
         ...
 
 
@@ -36,21 +43,21 @@ class Rows:
 
 
 def encode_rows(source: Source, encoder: Encoder, indices: Indices) -> Rows:
-    """Read and encode these examples; those of one shape together."""
+    """Read and encode these examples; those of one shape are framed together."""
     examples = source.read(indices)
     labels = np.array([example["label"] for example in examples], np.int32)
     by_shape: dict[tuple[int, ...], list[int]] = {}
     for place, example in enumerate(examples):
         by_shape.setdefault(example["image"].shape, []).append(place)
-    tokens: np.ndarray | None = None
+    frames: np.ndarray | None = None
     for places in by_shape.values():
-        encoded = encoder.encode(np.stack([examples[place]["image"] for place in places]))
-        if tokens is None:
-            tokens = np.empty((len(examples), encoded.shape[1]), encoded.dtype)
-        tokens[places] = encoded
-    if tokens is None:
+        framed = encoder.frame(np.stack([examples[place]["image"] for place in places]))
+        if frames is None:
+            frames = np.empty((len(examples), framed.shape[1]), framed.dtype)
+        frames[places] = framed
+    if frames is None:
         raise LabError(f"{source.info.name}: no examples were asked for")
-    return Rows(tokens, labels)
+    return Rows(encoder.finish(frames), labels)
 
 
 class ImageRows(Protocol):
@@ -167,9 +174,13 @@ class MirroredEncoder:
 
     encoder: Encoder
 
-    def encode(self, images: np.ndarray) -> np.ndarray:
-        """Tokens (B, T) of the mirror images of images (B, H, W, C) uint8."""
-        return self.encoder.encode(np.ascontiguousarray(centre_square(images)[:, :, ::-1]))
+    def frame(self, images: np.ndarray) -> np.ndarray:
+        """Rows (B, F) of the mirror images of images (B, H, W, C) uint8."""
+        return self.encoder.frame(np.ascontiguousarray(centre_square(images)[:, :, ::-1]))
+
+    def finish(self, frames: np.ndarray) -> np.ndarray:
+        """Tokens (B, T) of rows of `frame`."""
+        return self.encoder.finish(frames)
 
 
 def table_bytes(source: Source, encoder: Encoder) -> int:

@@ -50,6 +50,9 @@ def framed_view(
     and then framed, which leaves their size as it is.
     """
     if name == "ten_crop":
+        if min(images.shape[1:3]) < side:
+            height, width = images.shape[1:3]
+            raise LabError(f"views ten_crop of {side} pixels a side: images are {height} x {width}")
         return framed(view(images, name, index, side=side), framer, side=side)
     return view(framed(images, framer, side=side), name, index)
 

@@ -106,7 +106,11 @@ def load_config(spec: str, overrides: Mapping[str, Any]) -> AnyRun:
     """The admitted config of a file with flat overrides laid over it."""
     from lab.models import families
 
-    config = overlay(load_function(spec, "get_config")(), overrides)
+    try:
+        config = load_function(spec, "get_config")()
+    except ValueError as error:
+        raise LabError(f"{spec}: {error}") from None
+    config = overlay(config, overrides)
     if "model" in config:
         families.fill_sizes(config.model)
         fill_trained(config.tokenizer)

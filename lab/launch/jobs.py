@@ -68,6 +68,11 @@ def make_tokenizer(run: RunConfig) -> Pixels | SplitTokenizer:
     config = run.tokenizer
     if config.name == "pixels":
         return Pixels(resolution=config.resolution, channels=config.channels, levels=config.levels)
+    if not config.run:
+        raise LabError(
+            f'config.tokenizer.run = "": the run directory of the tokenizer {config.trained} is '
+            "needed"
+        )
     trained = opened(config.run)
     if trained.run_identity != config.trained:
         raise LabError(

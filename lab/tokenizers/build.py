@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 import jax
 
-from lab.core.config import TokenizerRunConfig, levels_of
+from lab.core.config import TokenizerRunConfig
+from lab.core.tokenizer_checks import levels_of
 from lab.tokenizers.autoencoder import Autoencoder
 from lab.tokenizers.binary import BinaryCode
 from lab.tokenizers.kl import GaussianCode

@@ -33,7 +33,7 @@ class Shards(Protocol):
 class CodeRows:
     """The first `examples` images of a folder of codes (0: all), in the views that are asked for.
 
-    `augmentation` must be "none", which reads view 0 only, or the views that the folder holds.
+    `augmentation` must be the views that the folder holds, or "none" where view 0 is the image.
     """
 
     are_images = False
@@ -43,10 +43,11 @@ class CodeRows:
     ) -> None:
         if examples > len(shards):
             raise LabError(f"{shards}: {examples} examples are not there; it holds {len(shards)}")
-        if augmentation not in ("none", shards.views_name):
+        held = shards.views_name
+        if augmentation != held and (augmentation != "none" or held == "ten_crop"):
             raise LabError(
-                f'config.data.augmentation = "{augmentation}": {shards} holds the views '
-                f"{shards.views_name}"
+                f'config.data.augmentation = "{augmentation}": {shards} holds the views {held}'
+                + (", the image itself not among them" if held == "ten_crop" else "")
             )
         self.views = shards.views if augmentation != "none" else 1
         self._shards, self._tokenizer = shards, tokenizer

@@ -66,6 +66,14 @@ class Pixels:
         empty = np.zeros((0, self.spec.tokens_per_image), np.uint8)
         return np.concatenate([empty, *(self._encode(chunk) for chunk in chunks)])
 
+    def frame(self, images: np.ndarray) -> np.ndarray:
+        """`encode`: there is no second step."""
+        return self.encode(images)
+
+    def finish(self, frames: np.ndarray) -> np.ndarray:
+        """Tokens as they are."""
+        return frames
+
     def _check(self, images: np.ndarray) -> None:
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
             found = f"{images.dtype} {images.shape}"

@@ -56,6 +56,14 @@ class Tokenizer(Protocol):
         """Tokens (B, T) of images (B, H, W, C) uint8."""
         ...
 
+    def frame(self, images: np.ndarray) -> np.ndarray:
+        """Rows (B, F) of images (B, H, W, C) uint8 of one shape: the first step of `encode`."""
+        ...
+
+    def finish(self, frames: np.ndarray) -> np.ndarray:
+        """Tokens (B, T) of rows of `frame`: the rest of it."""
+        ...
+
     def decode(self, tokens: np.ndarray) -> np.ndarray:
         """Images (B, rows, columns, C) uint8 of tokens (B, T)."""
         ...

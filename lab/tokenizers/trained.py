@@ -17,7 +17,7 @@ from lab.core.config import TokenizerRunConfig, admit, identity
 from lab.core.errors import LabError
 from lab.core.layout import Layout, data_layout
 from lab.core.record import read_rows
-from lab.core.store import Store
+from lab.core.store import Store, tree_sha256
 from lab.tokenizers.autoencoder import Autoencoder
 from lab.tokenizers.build import autoencoder_builder
 from lab.tokenizers.pixels import CHANNELS, Pixels, frames_of
@@ -37,12 +37,14 @@ class TrainedTokenizer:
         params: Autoencoder,
         *,
         weights: str,
+        digest: str,
         latent_std: float | None,
         devices: Sequence[jax.Device],
     ) -> None:
         self.run = run
         self.run_identity = identity(run)
         self.weights = weights  # "ema" where the run kept an average, else "raw"
+        self.digest = digest  # SHA-256 (hex) of the parameters
         self.latent_std = latent_std  # of a continuous code: what a generator divides by
         self.frames: Pixels = frames_of(run.images.resolution, run.images.channels)
         self.layout = data_layout(devices)
@@ -56,7 +58,7 @@ class TrainedTokenizer:
     @property
     def identity(self) -> str:
         """Equal only when the codes of every image are equal."""
-        return f"{self.run.code.kind}/1:{self.run_identity}:{self.weights}"
+        return f"{self.run.code.kind}/1:{self.run_identity}:{self.weights}:{self.digest[:12]}"
 
     @property
     def alphabet(self) -> Alphabet:
@@ -186,8 +188,16 @@ class SplitTokenizer:
 
     def encode(self, images: np.ndarray) -> np.ndarray:
         """Tokens (B, T * S) of images (B, H, W, C) uint8."""
-        frames = self.trained.frames.encode(images).reshape(-1, *self.trained.image_shape)
-        return self.tokens(self.trained.encode_frames(frames))
+        return self.finish(self.frame(images))
+
+    def frame(self, images: np.ndarray) -> np.ndarray:
+        """Frames (B, R * R * C) uint8 of images (B, H, W, C) uint8."""
+        return self.trained.frames.encode(images)
+
+    def finish(self, frames: np.ndarray) -> np.ndarray:
+        """Tokens (B, T * S) of frames."""
+        images = frames.reshape(-1, *self.trained.image_shape)
+        return self.tokens(self.trained.encode_frames(images))
 
     def decode(self, tokens: np.ndarray) -> np.ndarray:
         """Images (B, R, R, C) uint8 of tokens (B, T * S)."""
@@ -210,7 +220,9 @@ class SplitTokenizer:
         shape, subcodes = self.trained.image_shape, self.subcodes
         bits = self.trained.alphabet.kind is CodeKind.BITS
 
-        def encode(frames: jax.Array, key: jax.Array | None, first: int) -> jax.Array:
+        def encode(
+            params: Autoencoder, frames: jax.Array, key: jax.Array | None, first: int
+        ) -> jax.Array:
             if key is not None:
                 numbers = first + jnp.arange(len(frames))
                 key = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, numbers)
@@ -222,7 +234,8 @@ class SplitTokenizer:
             return codes.astype(jnp.int32).reshape(codes.shape[0], -1, subcodes)
 
         rows = layout.batch_sharding()
-        return jax.jit(encode, in_shardings=(rows, None, None), out_shardings=rows)
+        compiled = jax.jit(encode, in_shardings=(None, rows, None, None), out_shardings=rows)
+        return lambda frames, key, first: compiled(params, frames, key, first)
 
 
 def open_tokenizer(
@@ -237,7 +250,7 @@ def open_tokenizer(
     if not rows or rows[-1]["kind"] != "end" or rows[-1]["status"] != "finished":
         raise LabError(f"{directory}: this tokenizer is not trained to its end; train it first")
     weights = "ema" if run.optimizer.ema_decay else "raw"
-    part = {"raw": "params"}.get(weights, weights)
+    part = "params" if weights == "raw" else weights
     make = autoencoder_builder(run, compute_dtype="float32")
     like = {part: jax.eval_shape(make, jax.random.key(0))}
     with Store(directory / "checkpoints", writable=False) as store:
@@ -247,6 +260,7 @@ def open_tokenizer(
         run,
         restored.tree[part],
         weights=weights,
+        digest=tree_sha256(restored.tree[part]),
         latent_std=_last(rows, weights).get("latent_std"),
         devices=devices or jax.local_devices()[:1],
     )

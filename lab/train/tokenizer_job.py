@@ -9,6 +9,8 @@ import jax
 import numpy as np
 
 from lab.core.config import TokenizerRunConfig
+from lab.core.errors import LabError
+from lab.core.fields import plain
 from lab.core.keys import Stream
 from lab.core.layout import Layout
 from lab.core.units import StepSize, to_steps
@@ -95,12 +97,18 @@ class TokenizerJob(Job[TokenizerRunConfig]):
     def objective(self) -> Objective:
         """What the autoencoder minimises."""
         losses = self.run.losses
+        start = to_steps(losses.adversarial_start, self.step_size)
+        if losses.adversarial and start >= self.total_steps:
+            raise LabError(
+                f'config.losses.adversarial_start = "{plain(losses.adversarial_start)}": step '
+                f"{start} of a run of {self.total_steps}: the discriminator would never begin"
+            )
         return Objective(
             loss_key=self.loss.key,
             pixel=losses.reconstruction,
             perceptual_weight=losses.perceptual,
             adversarial_weight=losses.adversarial,
-            adversarial_start=to_steps(losses.adversarial_start, self.step_size),
+            adversarial_start=start,
             adaptive=losses.adversarial_adaptive,
             adaptive_most=losses.adversarial_most,
             restart_below=losses.restart_below,

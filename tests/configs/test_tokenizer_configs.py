@@ -9,7 +9,7 @@ from lab.tokenizers.build import autoencoder_builder, autoencoder_counts
 
 SIZES = {
     "vqgan": [*vqgan.TAMING, *vqgan.LLAMAGEN, "small", "small-l2", "small-restart"],
-    "binary": [*map(str, binary.BITS), "small-16", "small-20", "small-16-rounded"],
+    "binary": [*map(str, binary.BITS), "small-16", "small-20", "24-rounded", "small-16-rounded"],
     "kl": ["sd-f8", "mar-f16", "small"],
 }
 # Parameters of encoder, code and decoder. "72M" (LlamaGen's README) and 83,653,863 (the published

@@ -4,9 +4,10 @@ import pytest
 
 from configs import elm
 from configs.tokenizers import base, binary, kl, vqgan
-from lab.core.config import TokenizerRunConfig, admit, identity, levels_of
+from lab.core.config import TokenizerRunConfig, admit, identity
 from lab.core.errors import LabError
 from lab.core.fields import overlay, plain
+from lab.core.tokenizer_checks import levels_of
 from lab.models import families
 
 
@@ -29,6 +30,20 @@ def made(module, size, **overrides):
         (vqgan, "small", {"autoencoder.groups": 6}, ["config.autoencoder.groups = 6"]),
         (vqgan, "small", {"optimizer.width_rule": "mup"}, ["config.optimizer.width_rule"]),
         (vqgan, "small", {"data.augmentation": "ten_crop"}, ["config.data.augmentation"]),
+        (binary, "small-16", {"code.bits": 64}, ["config.code.bits = 64", "< 64"]),
+        (
+            vqgan,
+            "small",
+            {"losses.adversarial": 0.5, "images.resolution": 8, "losses.discriminator_layers": 2},
+            ["config.losses.discriminator_layers = 2", "12 pixels", "not 8"],
+        ),
+        (
+            vqgan,
+            "f16-1024",
+            {"losses.perceptual_file": "x", "images.channels": "grey"},
+            ["config.losses.perceptual = 1", "rgb", "not grey"],
+        ),
+        (kl, "small", {"execution.remat": "full"}, ["config.execution.remat", '"none"']),
         (vqgan, "small", {"code.kind": "fsq"}, ["config.code.kind", "vq, binary, kl"]),
     ],
 )

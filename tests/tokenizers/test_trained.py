@@ -10,7 +10,7 @@ import pytest
 from configs.layouts import LAYOUTS
 from lab.core.errors import LabError
 from lab.core.layout import make_layout
-from lab.core.store import Store
+from lab.core.store import Store, tree_sha256
 from lab.launch.runner import write_config
 from lab.metrics.reconstruction import to_levels
 from lab.tokenizers.trained import SplitTokenizer, open_tokenizer
@@ -50,7 +50,12 @@ def test_codes_and_images_are_those_of_the_final_parameters(finished, kind):
     seen = tokenizer.decode_codes(codes)
     expected = np.asarray(to_levels(params.decode(np.asarray(codes).astype(want.dtype))))
     assert np.abs(seen.astype(int) - expected).max() <= 1
-    assert tokenizer.identity.endswith("ema" if kind == "vq" else "raw")
+    assert tokenizer.weights == ("ema" if kind == "vq" else "raw")
+    assert tokenizer.identity.split(":")[1:] == [
+        made.identity,
+        tokenizer.weights,
+        tree_sha256(params)[:12],
+    ]
     assert (tokenizer.latent_std is not None) == (kind == "kl")
 
 

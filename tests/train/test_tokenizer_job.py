@@ -15,7 +15,7 @@ from tests.train.jobs import record, train
 from tests.train.tokenizer_jobs import ADVERSARIAL, job
 
 EVERYTHING = {
-    "vq": {**ADVERSARIAL, "losses.restart_below": 0.5, "optimizer.ema_decay": 0.9},
+    "vq": {**ADVERSARIAL, "losses.restart_below": 0.95, "optimizer.ema_decay": 0.9},  # 0.99^6
     "binary": {**ADVERSARIAL, "data.augmentation": "flip"},
     "kl": {"losses.reconstruction": "l2"},
 }
@@ -42,7 +42,7 @@ def straight(tmp_path_factory):
 @pytest.mark.parametrize("kind", EVERYTHING)
 def test_stop_and_go_on_is_bit_exact(tmp_path, straight, kind):
     """Stopped before the discriminator counts and after: rows, both networks, codes' shares."""
-    for stop_at in (3, 7):
+    for stop_at in (1, 7):
         place = tmp_path / str(stop_at)
         made = job(place, kind, devices=1, **EVERYTHING[kind])
         assert train(made, stop_at=stop_at).status is Status.INTERRUPTED
@@ -64,19 +64,22 @@ SLOW.remove(("vq", "fsdp_tp"))
     [("vq", "fsdp_tp"), *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW)],
 )
 def test_every_layout_has_the_same_losses(tmp_path, straight, kind, layout):
+    """Rounding grows through the straight-through codes: so the first rows of each are compared."""
     made = job(tmp_path, kind, layout=layout, devices=8, **EVERYTHING[kind])
     assert train(made).status is Status.FINISHED
-    name = made.loss.key
-    np.testing.assert_allclose(
-        losses(made, name)[:4], losses(straight[kind], name)[:4], rtol=2e-4, atol=1e-5
-    )
+    rows = [[r for r in record(m) if r["kind"] == "train"] for m in (made, straight[kind])]
+    shared = set(rows[0][0]) - {"kind"}
+    for ours, theirs in zip(rows[0][:6], rows[1][:6], strict=True):
+        for name in shared:
+            assert ours[name] == pytest.approx(theirs[name], rel=5e-3, abs=2e-4), (name, ours)
 
 
 def test_the_discriminator_waits_for_its_start(straight):
     rows = [r for r in record(straight["vq"]) if r["kind"] == "train"]
-    assert [r["discriminator"] == 0 for r in rows] == [True] * 4 + [False] * 6
-    assert [r["adversarial_weight"] == 0 for r in rows] == [True] * 4 + [False] * 6
-    assert rows[4]["discriminator"] == pytest.approx(1, abs=0.4)  # the hinge of logits near 0
+    assert [r["discriminator"] == 0 for r in rows] == [True] * 2 + [False] * 8
+    assert [r["adversarial_weight"] == 0 for r in rows] == [True] * 2 + [False] * 8
+    assert sum(r["restarted"] for r in rows) > 0
+    assert rows[2]["discriminator"] == pytest.approx(1, abs=0.4)  # the hinge of logits near 0
 
 
 def test_the_loss_falls(tmp_path):

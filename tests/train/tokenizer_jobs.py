@@ -1,5 +1,7 @@
 """Jobs of tiny tokenizers on made-up images: no data set is prepared."""
 
+import dataclasses
+
 import jax
 import numpy as np
 
@@ -8,7 +10,7 @@ from configs.tokenizers import binary, kl, vqgan
 from lab.core.config import admit
 from lab.core.fields import overlay
 from lab.core.layout import make_layout
-from lab.data.tokens import Rows, TokenTable
+from lab.data.tokens import MirroredImages, Rows, TokenTable, ViewedRows
 from lab.train.job import Images, Split
 from lab.train.tokenizer_job import TokenizerJob
 
@@ -35,7 +37,7 @@ TINY = {
 }
 ADVERSARIAL = {
     "losses.adversarial": 0.5,
-    "losses.adversarial_start": "4 steps",
+    "losses.adversarial_start": "2 steps",
     "losses.discriminator_width": 4,
     "losses.discriminator_layers": 1,
 }
@@ -63,7 +65,11 @@ def job(tmp_path, kind, *, layout="ddp", devices=8, perceptual=None, **overrides
     """A job of a tiny tokenizer under a layout of so many devices."""
     place = {"execution.workdir": str(tmp_path), "execution.layout": layout}
     run = config(kind, **{**place, **overrides})
-    images = Images(train=split(48, seed=0), validation=split(37, seed=1))
+    seen = split(48, seed=0)
+    if run.data.augmentation == "flip":
+        both = ViewedRows([seen.rows, MirroredImages(seen.rows, (SIDE, SIDE, 3))])
+        seen = dataclasses.replace(seen, rows=both)
+    images = Images(train=seen, validation=split(37, seed=1))
     made = make_layout(layout, LAYOUTS, jax.devices()[:devices])
     result = TokenizerJob(run, layout=made, images=images, perceptual=perceptual)
     result.directory.mkdir(parents=True, exist_ok=True)
