@@ -20,7 +20,7 @@ from lab.data.tokens import (
     ViewedRows,
     open_rows,
 )
-from lab.tokenizers.code_rows import CodeRows
+from lab.tokenizers.code_rows import open_code_rows
 from lab.tokenizers.perceptual import load_perceptual
 from lab.tokenizers.pixels import Pixels, frames_of
 from lab.tokenizers.trained import SplitTokenizer, TrainedTokenizer, open_tokenizer
@@ -100,7 +100,7 @@ def coded_images(run: RunConfig, tokenizer: SplitTokenizer) -> Images:
     def split(name: str, examples: int, *, augmentation: str) -> Split:
         shards = CodeShards(folder / name)
         shards.require(tokenizer_identity=tokenizer.trained.identity)
-        rows = CodeRows(shards, tokenizer, examples=examples, augmentation=augmentation)
+        rows = open_code_rows(shards, tokenizer, examples=examples, augmentation=augmentation)
         about = shards.manifest.data
         if about.split != name:
             raise LabError(f"{folder / name}: codes of the split {about.split}, not {name}")

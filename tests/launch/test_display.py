@@ -33,7 +33,7 @@ def test_a_bar_counts_images_and_then_steps():
         assert "128 preparing train images" in shown(console)
         assert task.percentage == 0, "without a total there is no share"
         bar.prepare(Preparing("model"))
-        bar.show(Progress(50, 300, 1.5))
+        bar.show(Progress(50, 300, 1.5, "nats/token"))
         bar.bar.refresh()
         assert (task.completed, task.total) == (50, 300)
         assert "step 50/300 loss 1.5000 nats/token" in shown(console)
@@ -49,7 +49,7 @@ def test_without_a_terminal_a_line_comes_every_so_often(monkeypatch):
             clock[0] += 0.04
             bar.prepare(Preparing("train images", done, 20833))
         assert shown(console) == "s1: preparing train images 16000/20833\n"
-        bar.show(Progress(0, 300, 2.5, evaluated=True))
+        bar.show(Progress(0, 300, 2.5, "nats/token", evaluated=True))
     assert shown(console).splitlines()[1:] == ["s1: step 0/300 validation loss 2.5000 nats/token"]
 
 

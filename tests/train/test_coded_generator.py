@@ -16,7 +16,7 @@ from lab.data.code_format import Codes, CodeSet, DataFacts, TokenizerFacts
 from lab.data.code_shards import CodeShards
 from lab.data.tokens import Rows, TokenTable, ViewedRows
 from lab.launch.runner import write_config
-from lab.tokenizers.code_rows import CodeRows
+from lab.tokenizers.code_rows import CodeRows, open_code_rows
 from lab.tokenizers.trained import SplitTokenizer, open_tokenizer
 from lab.train.generator_job import GeneratorJob
 from lab.train.job import Images, Split
@@ -25,6 +25,8 @@ from tests.data.code_sets import plan, write
 from tests.models.worlds import config
 from tests.train.jobs import losses, record, train
 from tests.train.tokenizer_jobs import job, split
+
+pytestmark = pytest.mark.xdist_group("coded")  # what its tests share is made once
 
 SUBCODES = 2
 FRAMES = {"train": split(48, seed=3), "validation": split(21, seed=4)}
@@ -122,11 +124,14 @@ def test_mirrors_from_codes_are_those_of_a_table(tmp_path, trained):
     both = ViewedRows([table(tokenizer, "train", mirrored=m) for m in (False, True)])
     shards = coded(tokenizer, "train", tmp_path / "flip", views="flip")
     rows = CodeRows(shards, tokenizer, examples=0, augmentation="flip")
-    one, other = (Batches(r, seed=0, batch_size=12) for r in (both, rows))
+    loaded = open_code_rows(shards, tokenizer, examples=0, augmentation="flip")
+    assert isinstance(loaded, ViewedRows)
+    one, other, third = (Batches(r, seed=0, batch_size=12) for r in (both, rows, loaded))
     plain = Batches(table(tokenizer, "train"), seed=0, batch_size=12)
     differs = 0
     for step in range(6):
         np.testing.assert_array_equal(one.at(step)["tokens"], other.at(step)["tokens"])
+        np.testing.assert_array_equal(one.at(step)["tokens"], third.at(step)["tokens"])
         rows_differ = np.any(one.at(step)["tokens"] != plain.at(step)["tokens"], axis=1)
         differs += int(rows_differ.sum())
     assert 15 < differs < 57  # of 72 about half are mirrored

@@ -14,6 +14,8 @@ from lab.train.tokenizer_step import autoencoder_gradients, in_unit_range
 from tests.train.jobs import record, train
 from tests.train.tokenizer_jobs import ADVERSARIAL, job
 
+pytestmark = pytest.mark.xdist_group("tokenizer_job")  # what its tests share is made once
+
 EVERYTHING = {
     "vq": {**ADVERSARIAL, "losses.restart_below": 0.95, "optimizer.ema_decay": 0.9},  # 0.99^6
     "binary": {**ADVERSARIAL, "data.augmentation": "flip"},
