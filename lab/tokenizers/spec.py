@@ -7,24 +7,6 @@ from typing import Protocol
 
 import numpy as np
 
-from lab.core.codes import (
-    Alphabet,
-    CodeKind,
-    bits_to_subcodes,
-    check_split,
-    subcodes_to_bits,
-)
-
-__all__ = [
-    "Alphabet",
-    "CodeKind",
-    "TokenSpec",
-    "Tokenizer",
-    "bits_to_subcodes",
-    "check_split",
-    "subcodes_to_bits",
-]
-
 
 @dataclasses.dataclass(frozen=True)
 class TokenSpec:
