@@ -84,6 +84,20 @@ def _losses() -> ConfigDict:
     return c
 
 
+def eight_by_twelve(c: ConfigDict) -> None:
+    """The recipe of taming-transformers and latent-diffusion, at 8 devices x 12 images."""
+    c.losses.perceptual = 1.0
+    c.optimizer.beta1 = 0.5
+    c.optimizer.beta2 = 0.9
+    c.optimizer.clip_norm = 0.0
+    c.optimizer.schedule = "constant"
+    c.optimizer.warmup = "0 steps"
+    c.train.batch_size = 96
+    c.optimizer.learning_rate = 4.5e-6 * c.train.batch_size
+    c.train.duration = "40 epochs"
+    c.data.augmentation = "flip"
+
+
 def check_size(size: str, allowed: Iterable[str]) -> None:
     """Refuse a size that a config does not have."""
     if size not in allowed:

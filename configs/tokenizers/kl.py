@@ -33,19 +33,10 @@ def _published(c: ConfigDict, *, channels: int) -> None:
     """
     c.code.channels = channels
     c.autoencoder.latent_channels = channels
-    c.losses.perceptual = 1.0
+    base.eight_by_twelve(c)
     c.losses.adversarial = 0.5
     c.losses.adversarial_start = "50001 steps"
     c.losses.adversarial_most = 1e4 / (256 * 256 * 3)
-    c.optimizer.beta1 = 0.5
-    c.optimizer.beta2 = 0.9
-    c.optimizer.clip_norm = 0.0
-    c.optimizer.schedule = "constant"
-    c.optimizer.warmup = "0 steps"
-    c.train.batch_size = 96
-    c.optimizer.learning_rate = 4.5e-6 * c.train.batch_size
-    c.train.duration = "40 epochs"
-    c.data.augmentation = "flip"
 
 
 def _stable_diffusion(c: ConfigDict) -> None:

@@ -39,18 +39,9 @@ def _taming(c: ConfigDict, *, vocabulary: int) -> None:
     """The recipe of taming-transformers, at 8 devices x 12 images; the duration is our choice."""
     c.code.vocabulary = vocabulary
     c.code.features = 256
-    c.losses.perceptual = 1.0
+    base.eight_by_twelve(c)
     c.losses.adversarial = 0.8
     c.losses.adversarial_start = "250001 steps"
-    c.optimizer.beta1 = 0.5
-    c.optimizer.beta2 = 0.9
-    c.optimizer.clip_norm = 0.0
-    c.optimizer.schedule = "constant"
-    c.optimizer.warmup = "0 steps"
-    c.train.batch_size = 96
-    c.optimizer.learning_rate = 4.5e-6 * c.train.batch_size
-    c.train.duration = "40 epochs"
-    c.data.augmentation = "flip"
 
 
 def _llamagen(c: ConfigDict, *, multipliers: str) -> None:
