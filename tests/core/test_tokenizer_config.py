@@ -110,7 +110,7 @@ def test_a_generator_and_its_tokens_must_fit(overrides, words):
 def test_every_field_of_the_base_has_its_meaning_beside_it():
     source = base.__file__
     with open(source, encoding="utf-8") as file:
-        head = file.read().split("def small(")[0]
+        head = file.read().split("def eight_by_twelve(")[0]
     fields = [line for line in head.splitlines() if line.startswith("    c.") and "()" not in line]
     bare = [line.strip() for line in fields if "  # " not in line]
     assert bare == ['c.optimizer.width_rule = "none"']
