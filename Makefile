@@ -25,7 +25,7 @@ ladder: setup
 	$(BIN)/python experiments/01_first_ladder/ladder.py --data $(DATA)
 
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow

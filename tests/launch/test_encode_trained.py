@@ -39,7 +39,9 @@ def tokenizer(config, *, devices):
         jax.eval_shape(make, jax.random.key(0)),
     )
     chosen = jax.devices()[:devices]
-    return TrainedTokenizer(run, params, weights="raw", latent_std=None, devices=chosen)
+    return TrainedTokenizer(
+        run, params, weights="raw", digest="0" * 64, latent_std=None, devices=chosen
+    )
 
 
 def encode(source, config, out, *, devices, share=None):

@@ -16,8 +16,6 @@ from tests.models.worlds import config
 from tests.train.jobs import train
 from tests.train.tokenizer_jobs import job, split
 
-pytestmark = pytest.mark.xdist_group("jobs")  # what its tests share is made once
-
 SHORT = {"train.duration": "6 steps", "train.evaluate_every_steps": 0}
 
 

@@ -18,8 +18,6 @@ from lab.train.tokenizer_step import in_unit_range
 from tests.train.jobs import train
 from tests.train.tokenizer_jobs import job, split
 
-pytestmark = pytest.mark.xdist_group("trained")  # what its tests share is made once
-
 SHORT = {"train.duration": "6 steps", "train.evaluate_every_steps": 0}
 IMAGES = split(70, seed=5).rows.tokens.reshape(-1, 16, 16, 3)  # 70: no multiple of a batch
 

@@ -26,8 +26,6 @@ from tests.models.worlds import config
 from tests.train.jobs import losses, record, train
 from tests.train.tokenizer_jobs import job, split
 
-pytestmark = pytest.mark.xdist_group("coded")  # what its tests share is made once
-
 SUBCODES = 2
 FRAMES = {"train": split(48, seed=3), "validation": split(21, seed=4)}
 

@@ -1,5 +1,7 @@
 """Training of tokenizers: exact resumption, layouts, a GAN's two losses, restarts, pictures."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,8 +15,6 @@ from lab.train.loop import Status
 from lab.train.tokenizer_step import autoencoder_gradients, in_unit_range
 from tests.train.jobs import record, train
 from tests.train.tokenizer_jobs import ADVERSARIAL, job
-
-pytestmark = pytest.mark.xdist_group("tokenizer_job")  # what its tests share is made once
 
 EVERYTHING = {
     "vq": {**ADVERSARIAL, "losses.restart_below": 0.95, "optimizer.ema_decay": 0.9},  # 0.99^6
@@ -34,14 +34,21 @@ def state_of(made):
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory):
-    made = {}
-    for kind, extra in EVERYTHING.items():
-        made[kind] = job(tmp_path_factory.mktemp(kind), kind, devices=1, **extra)
-        assert train(made[kind]).status is Status.FINISHED
+    """A function from a kind to its job, trained without a stop; once a kind."""
+
+    @functools.cache
+    def made(kind):
+        found = job(tmp_path_factory.mktemp(kind), kind, devices=1, **EVERYTHING[kind])
+        assert train(found).status is Status.FINISHED
+        return found
+
     return made
 
 
-@pytest.mark.parametrize("kind", EVERYTHING)
+OFTEN = ["vq", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("binary", "kl"))]
+
+
+@pytest.mark.parametrize("kind", OFTEN)
 def test_stop_and_go_on_is_bit_exact(tmp_path, straight, kind):
     """Stopped before the discriminator counts and after: rows, both networks, codes' shares."""
     for stop_at in (1, 7):
@@ -50,10 +57,9 @@ def test_stop_and_go_on_is_bit_exact(tmp_path, straight, kind):
         assert train(made, stop_at=stop_at).status is Status.INTERRUPTED
         again = job(place, kind, devices=1, **EVERYTHING[kind])
         assert train(again).status is Status.FINISHED
-        assert record(again) == record(straight[kind])
-        for a, b in zip(
-            jax.tree.leaves(state_of(again)), jax.tree.leaves(state_of(straight[kind])), strict=True
-        ):
+        assert record(again) == record(straight(kind))
+        states = [jax.tree.leaves(state_of(each)) for each in (again, straight(kind))]
+        for a, b in zip(*states, strict=True):
             np.testing.assert_array_equal(a, b)
 
 
@@ -69,7 +75,7 @@ def test_every_layout_has_the_same_losses(tmp_path, straight, kind, layout):
     """Rounding grows through the straight-through codes: so the first rows of each are compared."""
     made = job(tmp_path, kind, layout=layout, devices=8, **EVERYTHING[kind])
     assert train(made).status is Status.FINISHED
-    rows = [[r for r in record(m) if r["kind"] == "train"] for m in (made, straight[kind])]
+    rows = [[r for r in record(m) if r["kind"] == "train"] for m in (made, straight(kind))]
     shared = set(rows[0][0]) - {"kind"}
     for ours, theirs in zip(rows[0][:6], rows[1][:6], strict=True):
         for name in shared:
@@ -77,7 +83,7 @@ def test_every_layout_has_the_same_losses(tmp_path, straight, kind, layout):
 
 
 def test_the_discriminator_waits_for_its_start(straight):
-    rows = [r for r in record(straight["vq"]) if r["kind"] == "train"]
+    rows = [r for r in record(straight("vq")) if r["kind"] == "train"]
     assert [r["discriminator"] == 0 for r in rows] == [True] * 2 + [False] * 8
     assert [r["adversarial_weight"] == 0 for r in rows] == [True] * 2 + [False] * 8
     assert sum(r["restarted"] for r in rows) > 0
@@ -168,34 +174,36 @@ def test_dead_codes_are_restarted_and_more_are_used(tmp_path):
     assert used[0] > used[1]
 
 
-def test_an_evaluation_has_its_numbers_and_its_picture(straight):
-    for kind, made in straight.items():
-        row = [r for r in record(made) if r["kind"] == "evaluation"][-1]
-        saved = np.load(made.directory / "validation.npz")
-        of_images = saved[f"{made.loss.key}_per_image"]
-        assert of_images.shape == (37,)
-        # EMA weights have a row of their own; the file is of the raw ones.
-        raw = [r for r in record(made) if r["kind"] == "evaluation" and r["weights"] == "raw"][-1]
-        assert raw[made.loss.key] == pytest.approx(of_images.mean(), rel=1e-6)
-        se = made.loss.key.replace("loss_", "loss_se_")
-        assert raw[se] == pytest.approx(of_images.std(ddof=1) / np.sqrt(37), rel=1e-5)
-        extra = {
-            "vq": "codes_perplexity",
-            "binary": "bit_entropy_nats_per_position",
-            "kl": "latent_std",
-        }
-        assert row[extra[kind]] > 0
-        with Image.open(made.directory / "reconstructions.png") as picture:
-            pixels = np.asarray(picture)
-        first = made.images.validation.rows.tokens[0].reshape(16, 16, 3)
-        np.testing.assert_array_equal(pixels[:16, :16], first)
+@pytest.mark.parametrize("kind", OFTEN)
+def test_an_evaluation_has_its_numbers_and_its_picture(straight, kind):
+    made = straight(kind)
+    row = [r for r in record(made) if r["kind"] == "evaluation"][-1]
+    saved = np.load(made.directory / "validation.npz")
+    of_images = saved[f"{made.loss.key}_per_image"]
+    assert of_images.shape == (37,)
+    # EMA weights have a row of their own; the file is of the raw ones.
+    raw = [r for r in record(made) if r["kind"] == "evaluation" and r["weights"] == "raw"][-1]
+    assert raw[made.loss.key] == pytest.approx(of_images.mean(), rel=1e-6)
+    se = made.loss.key.replace("loss_", "loss_se_")
+    assert raw[se] == pytest.approx(of_images.std(ddof=1) / np.sqrt(37), rel=1e-5)
+    extra = {
+        "vq": "codes_perplexity",
+        "binary": "bit_entropy_nats_per_position",
+        "kl": "latent_std",
+    }
+    assert row[extra[kind]] > 0
+    with Image.open(made.directory / "reconstructions.png") as picture:
+        pixels = np.asarray(picture)
+    first = made.images.validation.rows.tokens[0].reshape(16, 16, 3)
+    np.testing.assert_array_equal(pixels[:16, :16], first)
 
 
-def test_the_record_counts_what_there_is(straight):
-    for kind, made in straight.items():
-        header = record(made)[0]
-        state = made.abstract_state
-        leaves = jax.tree.leaves(state["params"])
-        critic = jax.tree.leaves(state["critic"]["params"]) if state["critic"] else []
-        assert sum(header["params"].values()) == sum(x.size for x in [*leaves, *critic]), kind
-        assert header["units"]["loss"].startswith(made.run.losses.reconstruction.upper())
+@pytest.mark.parametrize("kind", OFTEN)
+def test_the_record_counts_what_there_is(straight, kind):
+    made = straight(kind)
+    header = record(made)[0]
+    state = made.abstract_state
+    leaves = jax.tree.leaves(state["params"])
+    critic = jax.tree.leaves(state["critic"]["params"]) if state["critic"] else []
+    assert sum(header["params"].values()) == sum(x.size for x in [*leaves, *critic]), kind
+    assert header["units"]["loss"].startswith(made.run.losses.reconstruction.upper())
