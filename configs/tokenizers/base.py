@@ -18,6 +18,7 @@ def get_config() -> ConfigDict:
     c.autoencoder = _autoencoder()
     c.code = _code()
     c.losses = _losses()
+    c.weights = ""  # SHA-256 of a file of weights, set by lab.launch.adopt; "": trained
     c.optimizer = base.optimizer()
     c.train = base.train()
     c.execution = base.execution()

@@ -48,6 +48,7 @@ def _stable_diffusion(c: ConfigDict) -> None:
 
 def _mar(c: ConfigDict) -> None:
     _published(c, channels=16)
+    c.autoencoder.decoder_attention = "middle"
 
 
 def _small(c: ConfigDict) -> None:

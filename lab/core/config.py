@@ -200,6 +200,7 @@ class TokenizerRunConfig:
     autoencoder: AutoencoderConfig
     code: CodeConfig
     losses: LossConfig
+    weights: str = allow(before="")  # SHA-256 of the file that they came from; "": trained here
     optimizer: OptimizerConfig
     train: TrainConfig
     execution: ExecutionConfig = allow(execution=True)

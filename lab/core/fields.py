@@ -84,9 +84,12 @@ def section(cls: type, values: Mapping[str, Any], *, prefix: str) -> Any:
     hints = typing.get_type_hints(cls)
     built = {}
     for name, field in fields.items():
+        allowed = field.metadata.get("allowed", Allowed())
+        if name not in given and allowed.before is not None:
+            built[name] = allowed.before  # a config.json from before the field was there
+            continue
         if name not in given:
             raise LabError(f"{prefix}.{name}: missing")
-        allowed = field.metadata.get("allowed", Allowed())
         built[name] = _value(hints[name], given[name], path=f"{prefix}.{name}", allowed=allowed)
     return cls(**built)
 

@@ -15,6 +15,7 @@ COMMANDS = [
     ("-m", "lab.launch.sweep"),
     ("-m", "lab.launch.encode"),
     ("-m", "lab.launch.tokens"),
+    ("-m", "lab.launch.adopt"),
     *[("-m", "analysis", name) for name in ("table", "fit", "forecast", "verify", "report")],
     ("experiments/01_first_ladder/ladder.py",),
     ("tools/kill_ladder.py",),

@@ -1,0 +1,56 @@
+"""A tokenizer's run directory from weights that a file holds, judged before it is written."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from lab.core.config import TokenizerRunConfig, run_directory
+from lab.core.record import Record
+from lab.core.store import Store, tree_sha256
+from lab.core.weights import WeightFile, assign
+from lab.launch.claim import HeldElsewhere, claimed
+from lab.launch.jobs import Watch
+from lab.launch.runner import make_job, write_config
+from lab.tokenizers.build import network_spec
+from lab.tokenizers.names import NameMap
+from lab.train.tokenizer_job import TokenizerJob
+
+
+def adopt_run(
+    run: TokenizerRunConfig, file: WeightFile, names_of: Callable[..., NameMap], watch: Watch
+) -> dict[str, Any]:
+    """Write the run directory and give its evaluation's row.
+
+    The record has a header, one evaluation and an end, all at step 0; the checkpoint holds the
+    parameters alone.
+    """
+    directory = run_directory(run)
+    with claimed(directory) as ours:
+        if not ours:
+            raise HeldElsewhere(f"{directory}: another process is at it")
+        job = make_job(run, watch)
+        assert isinstance(job, TokenizerJob)
+        mapped = names_of(network_spec(run))
+        abstract = job.abstract_state["params"]
+        params = assign(abstract, file, mapped.names, ignored=mapped.ignored)
+        placed = jax.device_put(params, job.layout.replicated())
+        found = job.evaluate(job.steps(), placed, between=lambda: None)
+        row = found.row()
+        write_config(directory, run)
+        found.save(directory, step=0)
+        with Store(directory / "checkpoints") as store:
+            store.save(0, {"params": params}, metrics={**job.counted(), **row})
+        _write_record(job, row, digest=tree_sha256(params))
+    return row
+
+
+def _write_record(job: TokenizerJob, row: dict[str, Any], *, digest: str) -> None:
+    path = job.directory / "record.jsonl"
+    path.unlink(missing_ok=True)  # of an earlier time: the same weights, judged again
+    record = Record(path, {**job.header(), "steps": 0}, step=0)
+    about = {"split": "validation", "weights": "raw"}
+    record.append({"kind": "evaluation", "step": 0, **job.amounts(0), **about, **row})
+    record.append({"kind": "end", "status": "finished", "step": 0, "params_sha256": digest})
+    record.sync()
+    record.close()
