@@ -104,7 +104,7 @@ def run_stages(todo: list[tuple[str, list[str]]], *, study: pathlib.Path) -> int
             target = planned(command)
             if not target:
                 return INTERRUPTED if stop.came else FAILURE
-            command = forecast(study, frozen, int(target[0]["params_blocks"]))
+            command = forecast(study, frozen, int(target[0]["params"]))
         code = run(command, stop)
         if code == INTERRUPTED:
             print("interrupted; the same command goes on from there", flush=True)

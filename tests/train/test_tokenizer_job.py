@@ -142,7 +142,8 @@ def test_without_its_turn_the_discriminator_changes_nothing(tmp_path):
     waiting = job(tmp_path / "b", "vq", devices=1, **{**ADVERSARIAL, "train.duration": "4 steps"})
     for made in (plain, waiting):
         train(made)
-    np.testing.assert_array_equal(losses(plain, plain.loss.key), losses(waiting, plain.loss.key))
+    first = [losses(made, plain.loss.key)[:3] for made in (plain, waiting)]  # it begins at step 2
+    np.testing.assert_array_equal(*first)
 
 
 @pytest.mark.slow
@@ -163,7 +164,8 @@ def test_the_discriminators_first_loss_is_that_of_its_start(tmp_path):
 
 @pytest.mark.slow
 def test_dead_codes_are_restarted_and_more_are_used(tmp_path):
-    long = {"train.duration": "90 steps", "losses.restart_below": 0.6}  # 0.99^51 is 0.6
+    # 0.99^51 is 0.6; of 32 codes so short a run uses all without restarts
+    long = {"train.duration": "90 steps", "losses.restart_below": 0.6, "code.vocabulary": 512}
     with_restart = job(tmp_path / "a", "vq", devices=1, **long)
     without = job(tmp_path / "b", "vq", devices=1, **{**long, "losses.restart_below": 0.0})
     used = []
