@@ -76,7 +76,7 @@ def open_code_rows(
 ) -> ImageRows:
     """Rows of a folder of codes: tokens in memory where they fit the limit, else made as read.
 
-    To unpack bits for each batch cost a small model's step a tenth of its time.
+    Bits are then unpacked once and not for each batch.
     """
     rows = CodeRows(shards, tokenizer, examples=examples, augmentation=augmentation)
     first = rows.rows([0])
