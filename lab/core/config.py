@@ -1,12 +1,11 @@
 """A run's configuration: frozen dataclasses inside, ConfigDicts outside, `admit` between them."""
 
 import dataclasses
-import hashlib
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from lab.core.canonical import json_sha256
 from lab.core.errors import LabError
 from lab.core.fields import allow, count, defining, plain, probability, section
 from lab.core.tokenizer_checks import check_tokenizer
@@ -306,10 +305,7 @@ def identity(run: AnyRun) -> str:
     Fields marked `execution` (layout, folders, checkpoint intervals, labels) are left out: the
     same experiment at another place has the same identity.
     """
-    canonical = json.dumps(
-        {"semantics": SEMANTICS, **defining(run)}, sort_keys=True, separators=(",", ":")
-    )
-    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+    return json_sha256({"semantics": SEMANTICS, **defining(run)})[:12]
 
 
 def run_directory(run: AnyRun) -> pathlib.Path:

@@ -1,7 +1,6 @@
 """The manifest of a checkpoint: what a committed step holds, with digests of all of it."""
 
 import dataclasses
-import hashlib
 import json
 import math
 import os
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from lab.core.canonical import json_sha256
 from lab.core.digest import array_digest, file_digest
 from lab.core.errors import LabError
 
@@ -75,7 +75,7 @@ def write(folder: Path, manifest: Manifest) -> None:
     """Write `folder`/manifest.json through to the disk."""
     content = {"schema": SCHEMA, **dataclasses.asdict(manifest)}
     with (folder / NAME).open("w", encoding="utf-8") as file:
-        json.dump({**content, "sha256": _self_digest(content)}, file, indent=1, allow_nan=False)
+        json.dump({**content, "sha256": json_sha256(content)}, file, indent=1, allow_nan=False)
         file.write("\n")
         file.flush()
         os.fsync(file.fileno())
@@ -88,7 +88,7 @@ def read(folder: Path) -> Manifest:
     """
     content = _read_json(folder / NAME)
     given = content.pop("sha256", None)
-    if given != _self_digest(content):
+    if given != json_sha256(content):
         raise Damaged(f"{NAME}: its own digest differs")
     if content.pop("schema", None) != SCHEMA:
         raise LabError(f"{folder / NAME}: another schema than {SCHEMA}")
@@ -151,8 +151,3 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise Damaged(f"{NAME}: not a JSON object")
     return content
-
-
-def _self_digest(content: dict[str, Any]) -> str:
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()

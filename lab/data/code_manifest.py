@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 import pathlib
 from typing import Any
 
+from lab.core.canonical import json_sha256
 from lab.core.digest import file_digest
 from lab.core.errors import LabError
 from lab.data.code_format import SCHEMA, CodeSet, DataFacts, TokenizerFacts, code_set
@@ -48,7 +48,7 @@ class CodeManifest:
     @property
     def sha256(self) -> str:
         """Digest of the manifest, and so of every byte of the codes."""
-        return self_digest(self._content())
+        return json_sha256(self._content())
 
     def _content(self) -> dict[str, Any]:
         return {**self.what.as_json(), "shards": [dataclasses.asdict(s) for s in self.shards]}
@@ -135,7 +135,7 @@ def check_shard(directory: pathlib.Path, entry: ShardEntry) -> None:
 def write_sealed(path: pathlib.Path, content: dict[str, Any], *, draft: pathlib.Path) -> None:
     """Write JSON with its own digest, through to the disk, by way of `draft`."""
     with draft.open("w", encoding="utf-8") as file:
-        sealed = {**content, "sha256": self_digest(content)}
+        sealed = {**content, "sha256": json_sha256(content)}
         json.dump(sealed, file, indent=1, allow_nan=False)
         file.write("\n")
     put_in_place(draft, path)
@@ -151,15 +151,9 @@ def read_sealed(path: pathlib.Path) -> dict[str, Any]:
         raise LabError(f"{path}: not JSON") from None
     if not isinstance(content, dict):
         raise LabError(f"{path}: not a JSON object")
-    if content.pop("sha256", None) != self_digest(content):
+    if content.pop("sha256", None) != json_sha256(content):
         raise LabError(f"{path}: its own digest differs")
     return content
-
-
-def self_digest(content: dict[str, Any]) -> str:
-    """SHA-256 (hex) of JSON content in a canonical form."""
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def put_in_place(draft: pathlib.Path, path: pathlib.Path) -> None:

@@ -15,6 +15,7 @@ import shutil
 from collections.abc import Iterable
 from typing import Any
 
+from lab.core.canonical import json_sha256
 from lab.core.digest import file_digest
 from lab.core.errors import LabError
 from lab.data import code_manifest
@@ -29,7 +30,6 @@ from lab.data.code_manifest import (
     check_shard,
     read_manifest,
     read_sealed,
-    self_digest,
     shard_file,
     shard_span,
     write_sealed,
@@ -62,7 +62,7 @@ class Plan:
     @property
     def digest(self) -> str:
         """The plan's digest, which each shard carries while the folder is made."""
-        return self_digest(self.as_json())
+        return json_sha256(self.as_json())
 
     def span(self, index: int) -> range:
         """The examples of a shard."""

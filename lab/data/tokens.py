@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -42,16 +42,22 @@ class Rows:
     labels: np.ndarray
 
 
+def by_shape(examples: Sequence[Mapping[str, Any]]) -> Iterator[tuple[list[int], np.ndarray]]:
+    """The examples' images (B, H, W, C) of one shape together, with their places."""
+    found: dict[tuple[int, ...], list[int]] = {}
+    for place, example in enumerate(examples):
+        found.setdefault(example["image"].shape, []).append(place)
+    for places in found.values():
+        yield places, np.stack([examples[place]["image"] for place in places])
+
+
 def encode_rows(source: Source, encoder: Encoder, indices: Indices) -> Rows:
     """Read and encode these examples; those of one shape are framed together."""
     examples = source.read(indices)
     labels = np.array([example["label"] for example in examples], np.int32)
-    by_shape: dict[tuple[int, ...], list[int]] = {}
-    for place, example in enumerate(examples):
-        by_shape.setdefault(example["image"].shape, []).append(place)
     frames: np.ndarray | None = None
-    for places in by_shape.values():
-        framed = encoder.frame(np.stack([examples[place]["image"] for place in places]))
+    for places, images in by_shape(examples):
+        framed = encoder.frame(images)
         if frames is None:
             frames = np.empty((len(examples), framed.shape[1]), framed.dtype)
         frames[places] = framed

@@ -26,6 +26,7 @@ from lab.data.code_writer import (
     write_shard,
 )
 from lab.data.sources import Source
+from lab.data.tokens import by_shape
 from lab.data.views import Framer, framed_view, views_of
 from lab.launch.claim import HeldElsewhere, claimed
 
@@ -249,12 +250,8 @@ def read_views(
     """Frames (b, k, R, R, C) uint8 of all views of these images, and labels (b,) int32."""
     examples = source.read(indices)
     labels = np.array([example["label"] for example in examples], np.int32)
-    by_shape: dict[tuple[int, ...], list[int]] = {}
-    for place, example in enumerate(examples):
-        by_shape.setdefault(example["image"].shape, []).append(place)
     frames = np.empty((len(examples), views_of(views), *image_shape), np.uint8)
-    for places in by_shape.values():
-        images = np.stack([examples[place]["image"] for place in places])
+    for places, images in by_shape(examples):
         for index in range(views_of(views)):
             frames[places, index] = framed_view(images, framer, views, index, side=image_shape[0])
     return Codes(frames, labels)

@@ -1,23 +1,19 @@
 """How close reconstructions are to their images, per image, in levels of 8 bits.
 
 All functions take images (B, H, W, C) in levels [0, 255], of any dtype, and compute in float32.
-`to_levels` makes such images of what a network puts out.
+`to_levels` of lab/tokenizers/levels.py makes such images of what a network puts out.
 """
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-PEAK = 255.0
+from lab.tokenizers.levels import PEAK
+
 SSIM_SIDE = 11
 SSIM_SIGMA = 1.5
 SSIM_C1 = (0.01 * PEAK) ** 2
 SSIM_C2 = (0.03 * PEAK) ** 2
-
-
-def to_levels(images: jax.Array) -> jax.Array:
-    """Images in [-1, 1] as an 8-bit file would hold them: clipped, rounded, in [0, 255]."""
-    return jnp.round(jnp.clip((images.astype(jnp.float32) + 1) * (PEAK / 2), 0, PEAK))
 
 
 def squared_error(images: jax.Array, reconstructions: jax.Array) -> jax.Array:

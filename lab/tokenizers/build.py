@@ -7,7 +7,7 @@ import jax
 
 from lab.core.config import TokenizerRunConfig
 from lab.core.tokenizer_checks import levels_of
-from lab.tokenizers.autoencoder import Autoencoder
+from lab.tokenizers.autoencoder import Autoencoder, builder
 from lab.tokenizers.binary import BinaryCode
 from lab.tokenizers.kl import GaussianCode
 from lab.tokenizers.pixels import CHANNELS
@@ -68,8 +68,7 @@ def autoencoder_builder(
     run: TokenizerRunConfig, *, compute_dtype: str
 ) -> Callable[[jax.Array], Autoencoder]:
     """A function from a key to the initialised autoencoder."""
-    spec, make_bottleneck = network_spec(run), bottleneck_maker(run)
-    return lambda key: Autoencoder(key, spec, make_bottleneck, compute_dtype=compute_dtype)
+    return builder(network_spec(run), bottleneck_maker(run), compute_dtype=compute_dtype)
 
 
 @dataclasses.dataclass(frozen=True)

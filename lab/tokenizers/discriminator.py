@@ -10,9 +10,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from lab.core.errors import LabError
-from lab.layers.parameters import Role
+from lab.layers.parameters import KERNEL_AXES, Role, channel_vector
 
-KERNEL_AXES = ("kernel_rows", "kernel_columns", "channels_in", "channels_out")
 SIDE = 4  # of every kernel
 STD = 0.02  # of every initial weight
 LEAK = 0.2
@@ -25,7 +24,7 @@ class PatchConv(nnx.Module):
     def __init__(self, key: jax.Array, *, inputs: int, outputs: int, stride: int, biased: bool):
         weight = STD * jax.random.normal(key, (SIDE, SIDE, inputs, outputs))
         self.weight = nnx.Param(weight, axes=KERNEL_AXES, role=Role.HIDDEN)
-        self.bias = _vector(jnp.zeros((outputs,))) if biased else None
+        self.bias = channel_vector(jnp.zeros((outputs,))) if biased else None
         self.stride = stride
 
     def __call__(self, x_BHWC: jax.Array) -> jax.Array:
@@ -49,8 +48,8 @@ class BatchNorm(nnx.Module):
     """
 
     def __init__(self, key: jax.Array, *, channels: int):
-        self.scale = _vector(1 + STD * jax.random.normal(key, (channels,)))
-        self.bias = _vector(jnp.zeros((channels,)))
+        self.scale = channel_vector(1 + STD * jax.random.normal(key, (channels,)))
+        self.bias = channel_vector(jnp.zeros((channels,)))
 
     def __call__(self, x_BHWC: jax.Array) -> jax.Array:
         x_f32 = x_BHWC.astype(jnp.float32)
@@ -125,10 +124,6 @@ def discriminator_parameters(*, width: int, layers: int, image_channels: int) ->
     widths, area = stage_widths(width=width, layers=layers), SIDE**2
     stages = sum(area * i * o + 2 * o for i, o in itertools.pairwise(widths))
     return area * image_channels * width + width + stages + area * widths[-1] + 1
-
-
-def _vector(value: jax.Array) -> nnx.Param:
-    return nnx.Param(value, axes=("channels_out",), role=Role.SCALE)
 
 
 def _check_size(size: tuple[int, ...], *, layers: int) -> None:

@@ -20,6 +20,7 @@ from lab.core.record import read_rows
 from lab.core.store import Store, tree_sha256
 from lab.tokenizers.autoencoder import Autoencoder
 from lab.tokenizers.build import autoencoder_builder
+from lab.tokenizers.levels import in_unit_range, to_levels
 from lab.tokenizers.pixels import CHANNELS, Pixels, frames_of
 from lab.tokenizers.spec import TokenSpec
 
@@ -117,13 +118,11 @@ class TrainedTokenizer:
 
 
 def _codes(params: Autoencoder, images_u8: jax.Array, key: jax.Array | None = None) -> jax.Array:
-    images = images_u8.astype(jnp.float32) / 127.5 - 1
-    return params.encode(images, key)
+    return params.encode(in_unit_range(images_u8), key)
 
 
 def _images(params: Autoencoder, codes: jax.Array) -> jax.Array:
-    levels = (params.decode(codes).astype(jnp.float32) + 1) * 127.5
-    return jnp.round(jnp.clip(levels, 0, 255)).astype(jnp.uint8)
+    return to_levels(params.decode(codes)).astype(jnp.uint8)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ import optax
 
 from lab.core.config import OptimizerConfig
 from lab.core.layout import Layout
-from lab.metrics.reconstruction import psnr_db, squared_error, ssim, to_levels
+from lab.metrics.reconstruction import psnr_db, squared_error, ssim
 from lab.tokenizers.adversarial import (
     adaptive_weight,
     hinge_discriminator,
@@ -23,6 +23,7 @@ from lab.tokenizers.adversarial import (
     last_layer_gradients,
 )
 from lab.tokenizers.bottleneck import Bottled
+from lab.tokenizers.levels import in_unit_range, to_levels
 from lab.tokenizers.reconstruction_loss import l1_per_image, l2_per_image
 from lab.train.job import Steps
 from lab.train.optimizer import apply_update, ema_update
@@ -46,11 +47,6 @@ class Objective:
     adaptive: bool
     adaptive_most: float
     restart_below: float  # of the share of a code that all use alike; 0: no code starts anew
-
-
-def in_unit_range(images_u8: jax.Array) -> jax.Array:
-    """Images uint8 as networks see them: float32 in [-1, 1]."""
-    return images_u8.astype(jnp.float32) / 127.5 - 1
 
 
 def _on_images(

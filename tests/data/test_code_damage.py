@@ -6,8 +6,9 @@ import shutil
 import numpy as np
 import pytest
 
+from lab.core.canonical import json_sha256
 from lab.core.errors import LabError
-from lab.data.code_manifest import MAKING, NAME, self_digest
+from lab.data.code_manifest import MAKING, NAME
 from lab.data.code_shards import CodeShards, Verify
 from lab.data.code_writer import begin, check_finished, finish, is_sound, reopen, shard_entry
 from tests.data.code_sets import code_set, contents, draw, plan, write
@@ -42,7 +43,7 @@ def edit_manifest(folder, change, *, sealed):
     change(content)
     if sealed:
         del content["sha256"]
-        content["sha256"] = self_digest(content)
+        content["sha256"] = json_sha256(content)
     (folder / NAME).write_text(json.dumps(content))
 
 

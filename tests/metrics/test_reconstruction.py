@@ -11,8 +11,8 @@ from lab.metrics.reconstruction import (
     squared_error,
     ssim,
     ssim_side,
-    to_levels,
 )
+from lab.tokenizers.levels import to_levels
 
 
 def pair(size, *, seed=0, noise=20.0):

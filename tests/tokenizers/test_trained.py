@@ -12,9 +12,8 @@ from lab.core.errors import LabError
 from lab.core.layout import make_layout
 from lab.core.store import Store, tree_sha256
 from lab.launch.runner import write_config
-from lab.metrics.reconstruction import to_levels
+from lab.tokenizers.levels import in_unit_range, to_levels
 from lab.tokenizers.trained import SplitTokenizer, open_tokenizer
-from lab.train.tokenizer_step import in_unit_range
 from tests.train.jobs import train
 from tests.train.tokenizer_jobs import job, split
 

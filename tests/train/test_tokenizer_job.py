@@ -11,8 +11,9 @@ from PIL import Image
 from lab.core.keys import Stream, key
 from lab.core.store import Store
 from lab.tokenizers.adversarial import adaptive_weight, hinge_discriminator, hinge_generator
+from lab.tokenizers.levels import in_unit_range
 from lab.train.loop import Status
-from lab.train.tokenizer_step import autoencoder_gradients, in_unit_range
+from lab.train.tokenizer_step import autoencoder_gradients
 from tests.train.jobs import record, train
 from tests.train.tokenizer_jobs import ADVERSARIAL, job
 
