@@ -2,10 +2,11 @@
 
 A FLOP is one multiplication or one addition; a matrix of p parameters costs 2 p of them a token,
 forward. Training costs three times forward (Kaplan et al. 2020, section 2.1). Element-wise work
-and lookups are not counted.
+and lookups are not counted. Each part of a model counts its own.
 """
 
 import dataclasses
+from typing import NamedTuple
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,57 +27,34 @@ class ByRole:
         """Each role times `factor`."""
         return ByRole(**{k: v * factor for k, v in dataclasses.asdict(self).items()})
 
+    def shared(self, parts: int) -> "ByRole":
+        """Each role's share in `parts` equal parts; whole numbers stay whole where they can."""
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Sizes:
-    """What the counts of a class-conditional Llama-block generator depend on."""
+        def share(value: float) -> float:
+            whole = isinstance(value, int) and value % parts == 0
+            return value // parts if whole else value / parts
 
-    depth: int
-    width: int
-    mlp_hidden: int
-    vocabulary: int
-    subcodes: int
-    slots: int  # positions inside a grid cell with an embedding of their own (colour channels)
-    classes: int  # without the null class
-    positions: int  # length of the sequence, the class token in it, the last token not
+        return ByRole(**{k: share(v) for k, v in dataclasses.asdict(self).items()})
 
 
-def block_parameters(*, width: int, hidden: int) -> int:
-    """One block: four square projections, SwiGLU's three, two RMSNorm scales."""
-    return 4 * width**2 + 3 * width * hidden + 2 * width
+class Flops(NamedTuple):
+    """Forward FLOPs of a backbone over one image: its matrices, and attention's two products."""
+
+    blocks: float
+    attention: float
 
 
-def parameters(sizes: Sizes) -> ByRole:
-    """Parameters by role; the last norm belongs to the head, the class table to the embedding."""
-    t, v, d = sizes.subcodes, sizes.vocabulary, sizes.width
-    slots = sizes.slots * d if sizes.slots > 1 else 0
-    projection = t * d * d if t > 1 else 0
-    return ByRole(
-        embedding=t * v * d + projection + slots + (sizes.classes + 1) * d,
-        blocks=sizes.depth * block_parameters(width=d, hidden=sizes.mlp_hidden),
-        head=t * d * v + d,
-    )
+TRAINING = 3  # forward and backward over forward
 
 
-def forward_flops_per_token(sizes: Sizes, *, causal: bool) -> ByRole:
-    """Forward FLOPs of one position.
+def attention_flops(*, width: int, queries: int, keys: int, causal: bool = False) -> float:
+    """Forward FLOPs of one attention: 4 d a pair of query and key.
 
-    Attention multiplies a query with every key and every weight with a value: 4 d a pair.
-    `causal` counts the (T + 1) / 2 pairs a causal mask leaves on average, else all T.
+    A query is multiplied with every key, a weight with every value. `causal` counts the
+    (T + 1) / 2 keys a query that a causal mask leaves on average.
     """
-    t, v, d = sizes.subcodes, sizes.vocabulary, sizes.width
-    pairs = (sizes.positions + 1) / 2 if causal else sizes.positions
-    return ByRole(
-        embedding=2 * t * d * d if t > 1 else 0,
-        blocks=2 * sizes.depth * (block_parameters(width=d, hidden=sizes.mlp_hidden) - 2 * d),
-        head=2 * t * d * v,
-        attention=4 * sizes.depth * d * pairs,
-    )
-
-
-def training_flops_per_token(sizes: Sizes, *, causal: bool) -> ByRole:
-    """Forward and backward: three times forward."""
-    return forward_flops_per_token(sizes, causal=causal).scaled(3)
+    pairs = queries * (queries + 1) / 2 if causal else queries * keys
+    return 4 * width * pairs
 
 
 # bfloat16 matrix peak of one device as jax names it, in FLOP/s, from the vendors' data sheets.

@@ -1,18 +1,19 @@
 """Multi-head attention with rotary positions, no biases.
 
-B batch, T positions, D width, H heads, K features of a head.
+B batch, T positions, D width, H heads, K features of a head, N layers.
 """
 
 import enum
+from typing import NamedTuple
 
 import jax
 import numpy as np
 from flax import nnx
 
-from lab.layers.kernels import attend
+from lab.layers.kernels import attend, attend_one
 from lab.layers.linear import linear
 from lab.layers.parameters import Init, matrix
-from lab.layers.positions import rotate
+from lab.layers.positions import rotate, rotate_one
 
 
 class Mask(enum.StrEnum):
@@ -20,6 +21,13 @@ class Mask(enum.StrEnum):
 
     CAUSAL = "causal"  # itself and what came before
     FULL = "full"
+
+
+class Cache(NamedTuple):
+    """The keys and values of the positions before, of all layers."""
+
+    key_NBHTK: jax.Array
+    value_NBHTK: jax.Array
 
 
 class Attention(nnx.Module):
@@ -57,3 +65,36 @@ class Attention(nnx.Module):
             q_BTHK, k_BTHK, v_BTHK, causal=self.mask is Mask.CAUSAL, platform=self.platform
         )
         return linear(y_BTHK.reshape(x_BTD.shape), self.out)
+
+    def step(
+        self,
+        x_BD: jax.Array,
+        cache: Cache,
+        layer: jax.Array | int,
+        index: jax.Array | int,
+        angles_TK: np.ndarray,
+    ) -> tuple[jax.Array, Cache]:
+        """Position `index` alone, which sees itself and those before it that the cache holds.
+
+        Only the new key and value are written: a cache that is carried through a loop stays where
+        it is.
+        """
+
+        def split(y_BD: jax.Array) -> jax.Array:
+            return y_BD.reshape(y_BD.shape[0], self.heads, -1)
+
+        def held(all_NBHTK: jax.Array, new_BHK: jax.Array) -> jax.Array:
+            new_1BH1K = new_BHK[None, :, :, None].astype(all_NBHTK.dtype)
+            start = (layer, 0, 0, index, 0)
+            return jax.lax.dynamic_update_slice(all_NBHTK, new_1BH1K, start)
+
+        def of_layer(all_NBHTK: jax.Array) -> jax.Array:
+            taken = jax.lax.dynamic_index_in_dim(all_NBHTK, layer, keepdims=False)
+            return taken.astype(x_BD.dtype)
+
+        q_BHK = rotate_one(split(linear(x_BD, self.query)), angles_TK, index)
+        k_BHK = rotate_one(split(linear(x_BD, self.key)), angles_TK, index)
+        v_BHK = split(linear(x_BD, self.value))
+        cache = Cache(held(cache.key_NBHTK, k_BHK), held(cache.value_NBHTK, v_BHK))
+        y_BHK = attend_one(q_BHK, of_layer(cache.key_NBHTK), of_layer(cache.value_NBHTK), index)
+        return linear(y_BHK.reshape(x_BD.shape), self.out), cache

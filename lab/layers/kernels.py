@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 QUERY_BLOCK = 96  # of 32 to 192 the fastest on CPU at T = 192, 16 features a head
+HIDDEN = -1e30  # a logit that no softmax sees
 
 
 def attend(
@@ -19,6 +20,41 @@ def attend(
     if platform == "cpu":
         return blockwise(q_BTHK, k_BTHK, v_BTHK, causal)
     return jax.nn.dot_product_attention(q_BTHK, k_BTHK, v_BTHK, is_causal=causal)
+
+
+def attend_seen(
+    q_BTHK: jax.Array,
+    k_BSHK: jax.Array,
+    v_BSHK: jax.Array,
+    seen_BS: jax.Array,
+    *,
+    platform: str,
+) -> jax.Array:
+    """`attend` to the keys where `seen_BS` is true: the others get the weight 0 and no gradient.
+
+    At least one key of each image must be seen.
+    """
+    if platform != "cpu":
+        mask_B11S = seen_BS[:, None, None, :]
+        return jax.nn.dot_product_attention(q_BTHK, k_BSHK, v_BSHK, mask=mask_B11S)
+    q_BHTK, k_BHSK, v_BHSK = (x.transpose(0, 2, 1, 3) for x in (q_BTHK, k_BSHK, v_BSHK))
+    scaled_BHTK = q_BHTK * q_BHTK.shape[-1] ** -0.5
+    logits = jnp.einsum("bhtk,bhsk->bhts", scaled_BHTK, k_BHSK).astype(jnp.float32)
+    logits = jnp.where(seen_BS[:, None, None, :], logits, HIDDEN)
+    weights = jax.nn.softmax(logits, axis=-1).astype(v_BHSK.dtype)
+    return jnp.einsum("bhts,bhsk->bhtk", weights, v_BHSK).transpose(0, 2, 1, 3)
+
+
+def attend_one(
+    q_BHK: jax.Array, k_BHSK: jax.Array, v_BHSK: jax.Array, index: jax.Array | int
+) -> jax.Array:
+    """The query of position `index` with the keys up to its own: (B, H, K)."""
+    scaled_BHK = q_BHK * q_BHK.shape[-1] ** -0.5
+    logits_BHS = jnp.einsum("bhk,bhsk->bhs", scaled_BHK, k_BHSK).astype(jnp.float32)
+    seen_S = jnp.arange(k_BHSK.shape[2]) <= index
+    logits_BHS = jnp.where(seen_S[None, None], logits_BHS, HIDDEN)
+    weights_BHS = jax.nn.softmax(logits_BHS, axis=-1).astype(v_BHSK.dtype)
+    return jnp.einsum("bhs,bhsk->bhk", weights_BHS, v_BHSK)
 
 
 def blockwise(q_BTHK: jax.Array, k_BTHK: jax.Array, v_BTHK: jax.Array, causal: bool) -> jax.Array:
@@ -47,7 +83,7 @@ def _weights(q_BHTK: jax.Array, k_BHSK: jax.Array, *, start: int, causal: bool) 
     logits = jnp.einsum("bhtk,bhsk->bhts", scaled, k_BHSK).astype(jnp.float32)
     if causal:
         seen_TS = jnp.arange(keys)[None, :] <= start + jnp.arange(queries)[:, None]
-        logits = logits + jnp.where(seen_TS, 0.0, -1e30)[None, None]
+        logits = logits + jnp.where(seen_TS, 0.0, HIDDEN)[None, None]
     return jax.nn.softmax(logits, axis=-1).astype(q_BHTK.dtype)
 
 

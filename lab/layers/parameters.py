@@ -54,6 +54,19 @@ def matrix(
     return nnx.Param(value, axes=axes, role=Role.HIDDEN)
 
 
+def input_matrix(
+    key: jax.Array, shape: tuple[int, int], axes: tuple[str, str], init: Init
+) -> nnx.Param:
+    """A matrix from a fixed number of inputs of size one; they sum to a row of a table in size."""
+    std = init.std * shape[0] ** -0.5 if init.rule == "mup" else init.std
+    return table(key, shape, axes, Init(rule=init.rule, std=std))
+
+
+def zero_matrix(shape: tuple[int, int], axes: tuple[str, str]) -> nnx.Param:
+    """A hidden matrix, zero at the start: of a branch that starts closed."""
+    return nnx.Param(jnp.zeros(shape), axes=axes, role=Role.HIDDEN)
+
+
 def head_matrix(shape: tuple[int, int], axes: tuple[str, str]) -> nnx.Param:
     """An output matrix, zero at the start."""
     return nnx.Param(jnp.zeros(shape), axes=axes, role=Role.HEAD)
@@ -62,6 +75,16 @@ def head_matrix(shape: tuple[int, int], axes: tuple[str, str]) -> nnx.Param:
 def scale(size: int) -> nnx.Param:
     """A vector of ones."""
     return nnx.Param(jnp.ones((size,)), axes=("embed_out",), role=Role.SCALE)
+
+
+def vectors(value: jax.Array, axes: tuple[str, ...]) -> nnx.Param:
+    """Biases and the like, one or several vectors: they learn at the full rate, without decay."""
+    return nnx.Param(value, axes=axes, role=Role.SCALE)
+
+
+def bias(size: int, axis: str) -> nnx.Param:
+    """A vector of zeros."""
+    return vectors(jnp.zeros((size,)), (axis,))
 
 
 def kernel_and_bias(

@@ -1,11 +1,16 @@
-"""Rotary positions in two dimensions (Su et al. 2021; RoFormer, section 3.2, per axis).
+"""Fixed positions in two dimensions: rotations (Su et al. 2021; RoFormer, section 3.2, per axis)
+and sinusoids.
 
-T positions, K features of a head.
+B batch, T positions, H heads, K features of a head.
 """
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from lab.core.errors import LabError
+
+SINUSOID_BASE = 10_000
 
 
 def grid_angles(rows: int, columns: int, *, head_features: int, base: float) -> np.ndarray:
@@ -36,5 +41,30 @@ def rotate(x_BTHK: jax.Array, angles_TK: np.ndarray) -> jax.Array:
     """
     cos_T1K = jnp.asarray(np.cos(angles_TK), x_BTHK.dtype)[None, :, None, :]
     sin_T1K = jnp.asarray(np.sin(angles_TK), x_BTHK.dtype)[None, :, None, :]
-    a, b = jnp.split(x_BTHK, 2, axis=-1)
-    return jnp.concatenate([a * cos_T1K - b * sin_T1K, a * sin_T1K + b * cos_T1K], axis=-1)
+    return _turned(x_BTHK, cos_T1K, sin_T1K)
+
+
+def rotate_one(x_BHK: jax.Array, angles_TK: np.ndarray, index: jax.Array | int) -> jax.Array:
+    """Turn the features of one position, number `index`, which may be traced."""
+    cos_K = jnp.asarray(np.cos(angles_TK), x_BHK.dtype)[index]
+    sin_K = jnp.asarray(np.sin(angles_TK), x_BHK.dtype)[index]
+    return _turned(x_BHK, cos_K[None, None], sin_K[None, None])
+
+
+def _turned(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
+    a, b = jnp.split(x, 2, axis=-1)
+    return jnp.concatenate([a * cos - b * sin, a * sin + b * cos], axis=-1)
+
+
+def sinusoids(rows: int, columns: int, *, width: int) -> np.ndarray:
+    """Fixed features (rows * columns, width): half tell the row, the other half the column.
+
+    Each half is sin and cos at frequencies 10000^(-i / (width / 4)) (Vaswani et al. 2017, section
+    3.5, for each axis). Raises LabError unless 4 divides the width.
+    """
+    if width % 4:
+        raise LabError(f"width {width}: sinusoids in two dimensions need a multiple of 4")
+    frequencies = SINUSOID_BASE ** (-np.arange(width // 4) / (width // 4))
+    place = np.stack(np.divmod(np.arange(rows * columns), columns), axis=1)
+    angles = place[:, :, None] * frequencies  # (T, 2, width / 4)
+    return np.concatenate([np.sin(angles), np.cos(angles)], axis=2).reshape(rows * columns, width)

@@ -1,10 +1,12 @@
 """A stack of equal layers: one constructor under vmap, one body under scan, remat by name."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 from flax import nnx
+
+Layer = TypeVar("Layer", bound=nnx.Module)
 
 REMAT_POLICIES: dict[str, Any] = {
     "full": None,  # keep nothing but the inputs of a layer
@@ -12,7 +14,7 @@ REMAT_POLICIES: dict[str, Any] = {
 }
 
 
-def stacked(make: Callable[[jax.Array], nnx.Module], key: jax.Array, *, depth: int) -> nnx.Module:
+def stacked(make: Callable[[jax.Array], Layer], key: jax.Array, *, depth: int) -> Layer:
     """`depth` layers in one module whose parameters have a leading layer axis."""
     return jax.vmap(make)(jax.random.split(key, depth))
 

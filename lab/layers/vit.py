@@ -1,0 +1,77 @@
+"""Layers of a vision transformer, with biases (Dosovitskiy et al. 2021).
+
+B batch, T positions, D width, H heads, K features of a head.
+"""
+
+import jax
+from flax import nnx
+
+from lab.layers.kernels import attend, attend_seen
+from lab.layers.linear import Affine
+from lab.layers.parameters import Init, matrix
+
+
+class BiasedAttention(nnx.Module):
+    """Every position attends to every one, or to those that are seen."""
+
+    def __init__(
+        self,
+        key: jax.Array,
+        *,
+        width: int,
+        heads: int,
+        init: Init,
+        out_gain: float,
+        platform: str,
+    ):
+        q_key, k_key, v_key, o_key = jax.random.split(key, 4)
+        square, inward = (width, width), ("embed", "heads")
+        self.query, self.key, self.value = (
+            Affine(matrix(k, square, inward, init)) for k in (q_key, k_key, v_key)
+        )
+        self.out = Affine(matrix(o_key, square, ("heads", "embed"), init, gain=out_gain))
+        self.heads = heads
+        self.platform = platform
+
+    def __call__(self, x_BTD: jax.Array, seen_BT: jax.Array | None = None) -> jax.Array:
+        q_BTHK, k_BTHK, v_BTHK = (
+            project(x_BTD).reshape(*x_BTD.shape[:2], self.heads, -1)
+            for project in (self.query, self.key, self.value)
+        )
+        if seen_BT is None:
+            y_BTHK = attend(q_BTHK, k_BTHK, v_BTHK, causal=False, platform=self.platform)
+        else:
+            y_BTHK = attend_seen(q_BTHK, k_BTHK, v_BTHK, seen_BT, platform=self.platform)
+        return self.out(y_BTHK.reshape(x_BTD.shape))
+
+    @property
+    def forward_flops(self) -> int:
+        """Of its matrices, one position."""
+        return sum(part.forward_flops for part in (self.query, self.key, self.value, self.out))
+
+
+class GeluMLP(nnx.Module):
+    """affine(gelu(affine(x))); `tanh` approximates GELU as DiT does (Hendrycks & Gimpel 2016)."""
+
+    def __init__(
+        self,
+        key: jax.Array,
+        *,
+        width: int,
+        hidden: int,
+        init: Init,
+        out_gain: float,
+        tanh: bool,
+    ):
+        up_key, down_key = jax.random.split(key)
+        self.up = Affine(matrix(up_key, (width, hidden), ("embed", "mlp"), init))
+        self.down = Affine(matrix(down_key, (hidden, width), ("mlp", "embed"), init, gain=out_gain))
+        self.tanh = tanh
+
+    def __call__(self, x_BTD: jax.Array) -> jax.Array:
+        return self.down(jax.nn.gelu(self.up(x_BTD), approximate=self.tanh))
+
+    @property
+    def forward_flops(self) -> int:
+        """One position."""
+        return self.up.forward_flops + self.down.forward_flops
