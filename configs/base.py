@@ -51,14 +51,29 @@ def _model() -> ConfigDict:
     c = ConfigDict()
     c.family = "elm"
     c.size = "s1"  # a name from the family's table, for the record
-    c.embedding = "subcodes"
-    c.order = "raster"
-    c.head = "categorical"
+    c.embedding = ""  # subcodes | bits | latents | patches; "" here and below: the family's
+    c.backbone = ""  # llama | encoder_decoder | dit
+    c.order = ""  # raster | masked | joint
+    c.head = ""  # categorical | tied_categorical | bernoulli | bernoulli_diffusion |
+    #              gaussian_diffusion | noise
     c.depth = 0  # blocks; 0 here and in the next three: as the named size says
     c.width = 0  # features of the residual stream
     c.heads = 0
-    c.mlp_hidden = 0  # features inside SwiGLU
-    c.subcodes = 1  # t of the t-k split: sub-codes at one position
+    c.mlp_hidden = 0  # features inside SwiGLU, or inside the MLP of a vision transformer
+    c.decoder_depth = 0  # blocks of the decoder of "encoder_decoder", whose encoder has `depth`
+    c.denoiser_depth = 0  # residual blocks of a diffusion head
+    c.denoiser_width = 0  # features of it
+    c.subcodes = 1  # t of the t-k split: sub-codes at one position; as many as bits: bits
+    c.modulation = "none"  # none | shared | blocks: adaLN of the class in Llama blocks
+    c.buffer = 0  # copies of the class before the tokens of "encoder_decoder"
+    c.patch = 1  # cells a side that "joint" takes together
+    c.mask_schedule = "none"  # none | cosine | linear | truncated_normal: see lab/models/masks.py
+    c.mask_rates = 0  # different shares that "cosine" and "linear" draw from
+    c.label_smoothing = 0.0  # share of a uniform distribution in categorical targets
+    c.denoiser_target = "none"  # xor | x0 of bits
+    c.diffusion_steps = 0  # of a diffusion head or of "joint"
+    c.diffusion_schedule = "none"  # linear | cosine, of Gaussian diffusion
+    c.diffusion_repeats = 1  # times that a step draws for each token of a Gaussian head
     c.rotary_base = 10000.0
     c.norm_epsilon = 1e-5
     c.class_dropout = 0.1  # probability of the null class in training
@@ -97,7 +112,8 @@ def train() -> ConfigDict:
     c.log_every_steps = 20
     c.evaluate_every_steps = 0  # 0: at the end only
     c.evaluation_batch_size = 64  # images
-    c.explode_factor = 3.0  # stop where the loss exceeds this many times that of uniform
+    c.explode_factor = 3.0  # stop where the loss exceeds this many times that of knowing nothing
+    c.bound_draws = 1  # draws an image where the validation number is an estimated bound
     return c
 
 

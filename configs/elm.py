@@ -15,7 +15,7 @@ s3, 2,000,000 tokens of dead leaves in batches of 8: 1.370 ± 0.009 nats/token (
 
 from ml_collections import ConfigDict
 
-from configs import base
+from configs import base, recipes
 
 
 def get_config(size: str = "s1") -> ConfigDict:
@@ -25,30 +25,11 @@ def get_config(size: str = "s1") -> ConfigDict:
     c.model.family = "elm"
     c.model.size = size
     if size.startswith("s"):
-        _small(c)
-    else:
-        _published(c)
-    return c
-
-
-def _small(c: ConfigDict) -> None:
-    """The recipe of the ladders."""
-    c.model.init_std = 0.3
-    c.optimizer.learning_rate = 0.006
-    c.train.batch_size = 8
-
-
-def _published(c: ConfigDict) -> None:
-    """The recipe of the public code."""
-    c.model.init = "normal"
+        recipes.small(c)
+        return c
+    recipes.published(c)
+    recipes.dropouts(c, 0.1, embedding=0.1)
     c.model.subcodes = 2
-    for place in ("embedding_dropout", "residual_dropout", "mlp_dropout"):
-        c.model[place] = 0.1
-    c.optimizer.width_rule = "none"
-    c.optimizer.schedule = "constant"
-    c.optimizer.learning_rate = 1e-4
-    c.optimizer.warmup = "0 steps"
     c.optimizer.weight_decay = 0.05
-    c.optimizer.ema_decay = 0.9999
-    c.train.batch_size = 256
     c.train.duration = "400 epochs"
+    return c

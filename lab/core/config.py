@@ -12,6 +12,7 @@ from lab.core.tokenizer_checks import check_tokenizer
 from lab.core.units import Duration, DurationUnit
 
 SEMANTICS = 1  # raise it when the same config would train another model
+MASK_SCHEDULES = ("none", "cosine", "linear", "truncated_normal")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -123,6 +124,20 @@ class ModelConfig:
     mlp_dropout: float = probability()
     init: str = allow(choices=("mup", "normal"))
     init_std: float = allow(above=0.0)
+    backbone: str = allow(before="llama")
+    modulation: str = allow(choices=("none", "shared", "blocks"), before="none")
+    decoder_depth: int = allow(at_least=0, before=0)
+    buffer: int = allow(at_least=0, before=0)
+    patch: int = allow(at_least=1, before=1)
+    mask_schedule: str = allow(choices=MASK_SCHEDULES, before="none")
+    mask_rates: int = allow(at_least=0, before=0)
+    label_smoothing: float = allow(at_least=0.0, below=1.0, before=0.0)
+    denoiser_depth: int = allow(at_least=0, before=0)
+    denoiser_width: int = allow(at_least=0, before=0)
+    denoiser_target: str = allow(choices=("none", "xor", "x0"), before="none")
+    diffusion_steps: int = allow(at_least=0, before=0)
+    diffusion_schedule: str = allow(choices=("none", "linear", "cosine"), before="none")
+    diffusion_repeats: int = allow(at_least=1, before=1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -154,6 +169,7 @@ class TrainConfig:
     evaluate_every_steps: int = count(0)
     evaluation_batch_size: int = count()
     explode_factor: float = allow(above=1.0)
+    bound_draws: int = allow(at_least=1, before=1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,8 @@ class Stream(enum.IntEnum):
     TRAIN = 1
     EVALUATE = 2
     CODES = 3
+    BOUND = 4
+    SAMPLE = 5
 
 
 def key(seed: int, stream: Stream, step: int | jax.Array) -> jax.Array:

@@ -6,8 +6,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from lab.core.config import AnyRun, RunConfig, identity, run_directory
-from lab.core.counts import block_parameters
+from lab.core.config import AnyRun, identity, run_directory
 from lab.core.errors import LabError
 from lab.core.record import read_rows
 from lab.launch.claim import is_claimed
@@ -33,7 +32,7 @@ class Entry:
     identity: str
     directory: pathlib.Path
     state: RunState
-    params: int | None  # of the blocks of a generator, of a tokenizer once it began
+    params: int | None  # of a generator's blocks or of a whole tokenizer, once it began
     step: int = 0
     total_steps: int = 0
     loss: float | None = None
@@ -61,7 +60,7 @@ def _entry(run: AnyRun, directory: pathlib.Path, rows: list[dict[str, Any]]) -> 
         identity=identity(run),
         directory=directory,
         state=_state(directory, rows),
-        params=_params(run, rows),
+        params=_params(rows),
     )
     if entry.state is RunState.FAILED:
         lines = (directory / FAILURE).read_text(encoding="utf-8").splitlines()
@@ -88,11 +87,11 @@ def _entry(run: AnyRun, directory: pathlib.Path, rows: list[dict[str, Any]]) -> 
     )
 
 
-def _params(run: AnyRun, rows: list[dict[str, Any]]) -> int | None:
-    if isinstance(run, RunConfig):
-        model = run.model
-        return model.depth * block_parameters(width=model.width, hidden=model.mlp_hidden)
-    return sum(rows[0]["params"].values()) if rows else None
+def _params(rows: list[dict[str, Any]]) -> int | None:
+    if not rows:
+        return None
+    params = rows[0]["params"]
+    return params["blocks"] if "blocks" in params else sum(params.values())
 
 
 def forget_failures(runs: Sequence[AnyRun]) -> None:

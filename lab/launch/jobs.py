@@ -21,6 +21,7 @@ from lab.data.tokens import (
     open_rows,
 )
 from lab.tokenizers.code_rows import open_code_rows
+from lab.tokenizers.latents import LatentTokenizer
 from lab.tokenizers.perceptual import load_perceptual
 from lab.tokenizers.pixels import Pixels, frames_of
 from lab.tokenizers.trained import SplitTokenizer, TrainedTokenizer, open_tokenizer
@@ -39,6 +40,7 @@ class Preparing:
 
 
 Watch = Callable[[Preparing], None]
+AnyTokenizer = Pixels | SplitTokenizer | LatentTokenizer
 
 
 def tokenizer_job(run: TokenizerRunConfig, layout: Layout, watch: Watch) -> TokenizerJob:
@@ -54,7 +56,7 @@ def generator_job(run: RunConfig, layout: Layout, watch: Watch) -> GeneratorJob:
     """The job of a generator's run."""
     tokenizer = make_tokenizer(run)
     if run.tokenizer.codes:
-        assert isinstance(tokenizer, SplitTokenizer)  # the door refuses codes of pixels
+        assert not isinstance(tokenizer, Pixels)  # the door refuses codes of pixels
         images = coded_images(run, tokenizer)
     elif isinstance(tokenizer, SplitTokenizer) and run.tokenizer.sampled:
         images = images_of(run.data, tokenizer.trained.frames, watch, are_images=True)
@@ -63,7 +65,7 @@ def generator_job(run: RunConfig, layout: Layout, watch: Watch) -> GeneratorJob:
     return GeneratorJob(run, layout=layout, tokenizer=tokenizer, images=images)
 
 
-def make_tokenizer(run: RunConfig) -> Pixels | SplitTokenizer:
+def make_tokenizer(run: RunConfig) -> AnyTokenizer:
     """The tokenizer that a config names, its bits in as many sub-codes as the model wants."""
     config = run.tokenizer
     if config.name == "pixels":
@@ -84,6 +86,8 @@ def make_tokenizer(run: RunConfig) -> Pixels | SplitTokenizer:
             f"config.tokenizer.sampled = True: only bits can be drawn; {config.run} has "
             f"{trained.alphabet}"
         )
+    if trained.alphabet.kind is CodeKind.GAUSSIAN:
+        return LatentTokenizer(trained)
     return SplitTokenizer(trained, subcodes=run.model.subcodes, sampled=config.sampled)
 
 
@@ -93,7 +97,7 @@ def opened(run: str) -> TrainedTokenizer:
     return open_tokenizer(pathlib.Path(run))
 
 
-def coded_images(run: RunConfig, tokenizer: SplitTokenizer) -> Images:
+def coded_images(run: RunConfig, tokenizer: SplitTokenizer | LatentTokenizer) -> Images:
     """Both splits from the folder that lab.launch.encode wrote."""
     data, folder = run.data, pathlib.Path(run.tokenizer.codes)
 
@@ -120,9 +124,7 @@ _KEPT: dict[tuple[DataConfig, str, bool], Images] = {}
 _MOST_KEPT = 2
 
 
-def images_of(
-    data: DataConfig, encoder: Pixels | SplitTokenizer, watch: Watch, *, are_images: bool
-) -> Images:
+def images_of(data: DataConfig, encoder: AnyTokenizer, watch: Watch, *, are_images: bool) -> Images:
     """Both splits, encoded once for all runs of this process that share them."""
     key = (data, encoder.identity, are_images)
     if key not in _KEPT:
@@ -142,7 +144,7 @@ def images_of(
 
 def _split(
     data: DataConfig,
-    encoder: Pixels | SplitTokenizer,
+    encoder: AnyTokenizer,
     name: str,
     examples: int,
     watch: Watch,

@@ -1,14 +1,29 @@
 """What enters a backbone: token embeddings and the class.
 
-B batch, T positions, S sub-codes at a position, V codes of a sub-code, D width.
+B batch, T positions, S numbers at a position (sub-codes, bits or channels), V codes of a sub-code,
+D width.
 """
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from lab.layers.linear import linear
-from lab.layers.parameters import Init, matrix, table
+from lab.layers.linear import Affine, linear
+from lab.layers.parameters import Init, input_matrix, matrix, table
+
+
+class MaskVector(nnx.Module):
+    """What stands at a hidden position: a learned vector in place of the token's embedding."""
+
+    def __init__(self, key: jax.Array, *, width: int, init: Init):
+        self.vector = table(key, (1, width), ("slots", "embed"), init)
+
+    def __call__(self, x_BTD: jax.Array, hidden_BT: jax.Array | None) -> jax.Array:
+        """x with the vector where `hidden_BT` is true; x itself without one."""
+        if hidden_BT is None:
+            return x_BTD
+        vector_11D = self.vector[...].astype(x_BTD.dtype)[None]
+        return jnp.where(hidden_BT[..., None], vector_11D, x_BTD)
 
 
 class SubcodeEmbedding(nnx.Module):
@@ -16,7 +31,8 @@ class SubcodeEmbedding(nnx.Module):
 
     ELM, section 3.2 and its code: t sub-codes of k bits, `Linear(t d -> d)` without a bias.
     `slots` adds an embedding of the position inside a grid cell (the colour channel of a
-    sub-pixel), which rotary positions in two dimensions do not tell apart.
+    sub-pixel), which rotary positions in two dimensions do not tell apart. `masked` adds the
+    vector of hidden positions (MaskGIT's mask token).
     """
 
     def __init__(
@@ -28,6 +44,7 @@ class SubcodeEmbedding(nnx.Module):
         slots: int,
         width: int,
         init: Init,
+        masked: bool = False,
     ):
         table_key, slot_key, projection_key = jax.random.split(key, 3)
         self.tables = table(table_key, (subcodes * vocabulary, width), ("vocab", "embed"), init)
@@ -39,19 +56,67 @@ class SubcodeEmbedding(nnx.Module):
             self.projection = matrix(projection_key, shape, ("embed", "embed_out"), init)
         if slots > 1:
             self.slot_table = table(slot_key, (slots, width), ("slots", "embed"), init)
+        if masked:
+            self.mask = MaskVector(jax.random.fold_in(key, 3), width=width, init=init)
 
-    def __call__(self, codes_BTS: jax.Array) -> jax.Array:
-        """Embeddings (B, T, D) of the codes; T is a multiple of `slots` or a prefix of one."""
+    def __call__(
+        self,
+        codes_BTS: jax.Array,
+        hidden_BT: jax.Array | None = None,
+        *,
+        first: jax.Array | int = 0,
+    ) -> jax.Array:
+        """Embeddings (B, T, D) of the codes of positions from `first` on."""
         first_row_S = self.vocabulary * jnp.arange(self.subcodes, dtype=jnp.int32)
         rows_BTSD = self.tables[...][codes_BTS.astype(jnp.int32) + first_row_S[None, None, :]]
         batch, positions = codes_BTS.shape[:2]
         x_BTD = rows_BTSD.reshape(batch, positions, -1)
         if self.subcodes > 1:
             x_BTD = linear(x_BTD, self.projection)
+        if hidden_BT is not None:
+            x_BTD = self.mask(x_BTD, hidden_BT)
         if self.slots > 1:
-            slot_T = jnp.arange(positions) % self.slots
+            slot_T = (first + jnp.arange(positions)) % self.slots
             x_BTD = x_BTD + self.slot_table[...][slot_T][None]
         return x_BTD
+
+    @property
+    def forward_flops_per_position(self) -> int:
+        """The projection of several sub-codes; a look-up costs nothing."""
+        width = self.tables.shape[1]
+        return 2 * self.subcodes * width * width if self.subcodes > 1 else 0
+
+
+class VectorEmbedding(nnx.Module):
+    """One affine map from the numbers at a position: bits as they are (BiGR), or a latent (MAR)."""
+
+    def __init__(
+        self, key: jax.Array, *, inputs: int, width: int, init: Init, masked: bool = False
+    ):
+        matrix_key, mask_key = jax.random.split(key)
+        self.projection = Affine(
+            input_matrix(matrix_key, (inputs, width), ("features", "embed"), init)
+        )
+        self.masked = masked  # where it is not, the backbone keeps hidden positions out
+        if masked:
+            self.mask = MaskVector(mask_key, width=width, init=init)
+
+    def __call__(
+        self,
+        tokens_BTS: jax.Array,
+        hidden_BT: jax.Array | None = None,
+        *,
+        first: jax.Array | int = 0,
+    ) -> jax.Array:
+        """Embeddings (B, T, D); they do not depend on `first`."""
+        x_BTD = self.projection(tokens_BTS.astype(jnp.float32))
+        return self.mask(x_BTD, hidden_BT) if self.masked else x_BTD
+
+    @property
+    def forward_flops_per_position(self) -> int:
+        """The projection."""
+        inputs, width = self.projection.weight.shape
+        return 2 * inputs * width
 
 
 class ClassEmbedding(nnx.Module):

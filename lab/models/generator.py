@@ -1,30 +1,33 @@
 """A generator: embedding x backbone x order x head.
 
-B batch, T positions, S sub-codes at a position.
+B batch, T positions, S numbers at a position (sub-codes, bits or channels).
 """
 
+from typing import Any
+
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
-from lab.models.backbone import Backbone
-from lab.models.embeddings import ClassEmbedding, SubcodeEmbedding
-from lab.models.heads import CategoricalHead
-from lab.models.orders import RasterOrder
+from lab.core.counts import ByRole
+from lab.models.embeddings import ClassEmbedding
+from lab.models.heads import TiedHead
+from lab.models.objective import Likelihood, Objective, Training
+from lab.models.orders import Order
 
 
 class Generator(nnx.Module):
-    """embedding x backbone x order x head: all that the trainer knows of a family."""
+    """All that the trainer and the samplers know of a family."""
 
     def __init__(
         self,
         *,
         classes: ClassEmbedding,
-        embedding: SubcodeEmbedding,
-        backbone: Backbone,
-        head: CategoricalHead,
-        order: RasterOrder,
+        embedding: Any,
+        backbone: Any,
+        head: Any,
+        order: Order,
         compute_dtype: str,
+        time: Any = None,
     ):
         self.classes = classes
         self.embedding = embedding
@@ -32,9 +35,69 @@ class Generator(nnx.Module):
         self.head = head
         self.order = order
         self.compute_dtype = compute_dtype
+        if time is not None:
+            self.time = time  # of an order that diffuses whole images
+
+    @property
+    def predictor(self) -> Any:
+        """The head; a tied one on the token embedding."""
+        if isinstance(self.head, TiedHead):
+            return self.head.tied_to(self.embedding.tables[...])
+        return self.head
+
+    @property
+    def objective(self) -> Objective:
+        """What training minimises, by its own name."""
+        return self.order.objective(self)
+
+    @property
+    def likelihood(self) -> Likelihood:
+        """Whether `nats_per_image` is exact or a bound."""
+        return self.order.likelihood(self)
+
+    def training(
+        self,
+        tokens_BTS: jax.Array,
+        label_B: jax.Array,
+        key: jax.Array | None,
+        *,
+        dropout: bool = True,
+    ) -> Training:
+        """The training loss, summed over predicted positions; its randomness is from the key.
+
+        `dropout` says whether features and classes are dropped as in training.
+        """
+        return self.order.training(self, tokens_BTS, label_B, key, dropout=dropout)
 
     def nats_per_image(
-        self, codes_BTS: jax.Array, label_B: jax.Array, key: jax.Array | None
+        self,
+        tokens_BTS: jax.Array,
+        label_B: jax.Array,
+        key_B: jax.Array | None = None,
+        *,
+        draws: int = 1,
     ) -> jax.Array:
-        """Nats (B,) of each image: negative log likelihood, or its bound, as the order says."""
-        return jnp.sum(self.order.nats(self, codes_BTS, label_B, key), axis=1)
+        """Nats (B,) of each image: negative log likelihood, or an estimate of a bound of it.
+
+        A bound needs a key for each image; its estimate is unbiased with any number of draws.
+        """
+        return self.order.nats(self, tokens_BTS, label_B, key_B, draws)
+
+    def parameters(self) -> ByRole:
+        """Parameters by role: the class, the time and the tokens are embeddings; a final norm
+        belongs to the head.
+        """
+
+        def leaves(*parts: Any) -> int:
+            return sum(leaf.size for part in parts for leaf in jax.tree.leaves(part))
+
+        time = [self.time] if hasattr(self, "time") else []
+        return ByRole(
+            embedding=leaves(self.embedding, self.classes, *time),
+            blocks=leaves(self.backbone),
+            head=leaves(self.head),
+        )
+
+    def forward_flops_per_image(self) -> ByRole:
+        """Forward FLOPs of the training loss of one image, by role."""
+        return self.order.forward_flops(self)

@@ -1,19 +1,22 @@
-"""In which order a generator predicts, and what likelihood that gives.
+"""Raster order, and what every order is to a generator.
 
-B batch, T positions, S sub-codes at a position, D width.
+B batch, T positions, S numbers at a position, D width.
 """
 
 import dataclasses
 import math
 import typing
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lab.core.counts import ByRole
 from lab.layers.attention import Mask
 from lab.layers.dropout import dropout
 from lab.layers.positions import grid_angles, with_prefix
+from lab.models.objective import Likelihood, Objective, Training, keys_of
 
 if typing.TYPE_CHECKING:
     from lab.models.generator import Generator
@@ -32,13 +35,58 @@ class Grid:
         """Positions of an image."""
         return math.prod((self.rows, self.columns, self.slots))
 
+    def angles(self, *, head_features: int, base: float) -> np.ndarray:
+        """Rotary angles of a prefix and all positions; those inside a cell share its angle."""
+        cells = grid_angles(self.rows, self.columns, head_features=head_features, base=base)
+        return with_prefix(np.repeat(cells, self.slots, axis=0))
+
+
+class Order(Protocol):
+    """In which order a generator predicts, what it learns from that and what likelihood it has."""
+
+    def training(
+        self,
+        model: "Generator",
+        tokens_BTS: jax.Array,
+        label_B: jax.Array,
+        key: jax.Array | None,
+        *,
+        dropout: bool = True,
+    ) -> Training:
+        """The training loss; what is random in it, and where asked for dropout, is from the key."""
+        ...
+
+    def nats(
+        self,
+        model: "Generator",
+        tokens_BTS: jax.Array,
+        label_B: jax.Array,
+        key_B: jax.Array | None,
+        draws: int,
+    ) -> jax.Array:
+        """Nats (B,) of each image, exact or a bound estimated with so many draws; no dropout."""
+        ...
+
+    def likelihood(self, model: "Generator") -> Likelihood:
+        """What `nats` are."""
+        ...
+
+    def objective(self, model: "Generator") -> Objective:
+        """What `training` gives a position."""
+        ...
+
+    def forward_flops(self, model: "Generator") -> ByRole:
+        """Forward FLOPs of the training loss of one image."""
+        ...
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RasterOrder:
-    """Autoregression in raster order with the class as a prefix: an exact likelihood.
+    """Autoregression in raster order with the class as a prefix.
 
     The inputs are the class and all codes but the last; position i is predicted from the class
-    and the codes before i (van den Oord et al. 2016, equation 1).
+    and the codes before i (van den Oord et al. 2016, equation 1). The likelihood is exact where
+    that of the head is.
     """
 
     grid: Grid
@@ -46,29 +94,89 @@ class RasterOrder:
     embedding_dropout: float
 
     mask = Mask.CAUSAL
-    likelihood = "exact"
+
+    def likelihood(self, model: "Generator") -> Likelihood:
+        """That of the head."""
+        return model.head.likelihood
+
+    def objective(self, model: "Generator") -> Objective:
+        """That of the head."""
+        return model.head.objective
 
     def angles(self, head_features: int) -> np.ndarray:
-        """Rotary angles of the inputs; the positions inside a cell share its angle."""
-        cells = grid_angles(
-            self.grid.rows, self.grid.columns, head_features=head_features, base=self.rotary_base
-        )
-        return with_prefix(np.repeat(cells, self.grid.slots, axis=0)[:-1])
+        """Rotary angles of the inputs: the class, and all positions but the last."""
+        return self.grid.angles(head_features=head_features, base=self.rotary_base)[:-1]
+
+    def training(
+        self,
+        model: "Generator",
+        tokens_BTS: jax.Array,
+        label_B: jax.Array,
+        key: jax.Array | None,
+        *,
+        dropout: bool = True,
+    ) -> Training:
+        """The head's loss at every position given those before it."""
+        x_BTD = self.features(model, tokens_BTS, label_B, key if dropout else None)
+        images, positions = tokens_BTS.shape[:2]
+        key_B = None if key is None else keys_of(jax.random.fold_in(key, HEAD), images)
+        loss_BT = model.predictor.loss(x_BTD, tokens_BTS, key_B)
+        return Training(jnp.sum(loss_BT, axis=1), positions)
 
     def nats(
-        self, model: "Generator", codes_BTS: jax.Array, label_B: jax.Array, key: jax.Array | None
+        self,
+        model: "Generator",
+        tokens_BTS: jax.Array,
+        label_B: jax.Array,
+        key_B: jax.Array | None,
+        draws: int,
     ) -> jax.Array:
-        """Nats (B, T) of each position given those before it; dropout where a key is given."""
-        x_BTD = self.features(model, codes_BTS, label_B, key)
-        return model.head.nats(x_BTD, codes_BTS)
+        """The sum over positions; the draws are the head's, the features are computed once."""
+        x_BTD = self.features(model, tokens_BTS, label_B, None)
+        head = model.predictor
+        if head.likelihood is Likelihood.EXACT:
+            return jnp.sum(head.nats(x_BTD, tokens_BTS, None), axis=1)
+
+        def drawn(number: jax.Array) -> jax.Array:
+            return jnp.sum(head.nats(x_BTD, tokens_BTS, each_folded(key_B, number)), axis=1)
+
+        return jnp.mean(jax.lax.map(drawn, jnp.arange(draws)), axis=0)
+
+    def position_nats(
+        self, model: "Generator", tokens_BTS: jax.Array, label_B: jax.Array
+    ) -> jax.Array:
+        """Nats (B, T) of each position given those before it, of an exact head."""
+        return model.predictor.nats(
+            self.features(model, tokens_BTS, label_B, None), tokens_BTS, None
+        )
 
     def features(
-        self, model: "Generator", codes_BTS: jax.Array, label_B: jax.Array, key: jax.Array | None
+        self, model: "Generator", tokens_BTS: jax.Array, label_B: jax.Array, key: jax.Array | None
     ) -> jax.Array:
         """The backbone's output (B, T, D) from which each position is predicted."""
         keys = (None, None, None) if key is None else tuple(jax.random.split(key, 3))
         class_BD = model.classes(label_B, keys[0])
-        x_BTD = jnp.concatenate([class_BD[:, None], model.embedding(codes_BTS[:, :-1])], axis=1)
+        x_BTD = jnp.concatenate([class_BD[:, None], model.embedding(tokens_BTS[:, :-1])], axis=1)
         x_BTD = dropout(x_BTD.astype(model.compute_dtype), keys[1], rate=self.embedding_dropout)
         head_features = model.backbone.spec.width // model.backbone.spec.heads
-        return model.backbone(x_BTD, self.angles(head_features), keys[2])
+        return model.backbone(x_BTD, self.angles(head_features), keys[2], condition_BD=class_BD)
+
+    def forward_flops(self, model: "Generator") -> ByRole:
+        """All positions, each query with the pairs that a causal mask leaves."""
+        positions = self.grid.positions
+        blocks, attention = model.backbone.forward_flops(positions, causal=True)
+        return ByRole(
+            embedding=positions * model.embedding.forward_flops_per_position,
+            blocks=blocks,
+            head=positions * model.head.forward_flops_per_position,
+            attention=attention,
+        )
+
+
+HEAD = 3  # folded into the key of a step: what a head draws; 0 to 2 are split from it
+
+
+def each_folded(key_B: jax.Array | None, number: jax.Array | int) -> jax.Array:
+    """Keys (B,) of the images with a number folded into each."""
+    assert key_B is not None  # what is drawn needs keys
+    return jax.vmap(jax.random.fold_in, in_axes=(0, None))(key_B, number)

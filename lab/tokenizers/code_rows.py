@@ -8,7 +8,10 @@ import numpy as np
 from lab.core.errors import LabError
 from lab.data.code_format import Codes
 from lab.data.tokens import LIMIT_BYTES, ImageRows, Indices, Rows, TokenTable, ViewedRows
+from lab.tokenizers.latents import LatentTokenizer
 from lab.tokenizers.trained import SplitTokenizer
+
+CodeTokenizer = SplitTokenizer | LatentTokenizer
 
 
 class Shards(Protocol):
@@ -40,7 +43,7 @@ class CodeRows:
     are_images = False
 
     def __init__(
-        self, shards: Shards, tokenizer: SplitTokenizer, *, examples: int, augmentation: str
+        self, shards: Shards, tokenizer: CodeTokenizer, *, examples: int, augmentation: str
     ) -> None:
         if examples > len(shards):
             raise LabError(f"{shards}: {examples} examples are not there; it holds {len(shards)}")
@@ -68,7 +71,7 @@ CHUNK = 4096  # images turned to tokens together
 
 def open_code_rows(
     shards: Shards,
-    tokenizer: SplitTokenizer,
+    tokenizer: CodeTokenizer,
     *,
     examples: int,
     augmentation: str,

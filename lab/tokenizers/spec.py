@@ -19,6 +19,7 @@ class TokenSpec:
     dims_per_image: int  # the dimensions that bits per dimension divide by
     grid: tuple[int, int, int]  # rows, columns, tokens a cell
     identity: str  # equal only when the tokens of every image are equal
+    channels: int = 0  # of continuous latents, whose vocabulary is 0
 
 
 class Tokenizer(Protocol):

@@ -28,6 +28,7 @@ class Likelihood:
     """Nats of each validation image, in the order of the split: float32 (E,)."""
 
     nats_per_image: np.ndarray
+    training_losses: dict[str, np.ndarray]  # of each image, by name, where they are other numbers
     tokens_per_image: int
     dims_per_image: int
 
@@ -40,6 +41,7 @@ class Likelihood:
             "loss_se_nats_per_token": se / self.tokens_per_image,
             "loss_nats_per_image": mean,
             "bits_per_dim": bits_per_dim(mean, dims_per_image=self.dims_per_image),
+            **{name: mean_and_se(values)[0] for name, values in self.training_losses.items()},
         }
 
     def save(self, directory: pathlib.Path, *, step: int) -> None:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,9 +14,10 @@ from lab.core.errors import LabError
 from lab.core.keys import Stream, key
 from lab.core.layout import Layout
 from lab.core.units import StepSize
-from lab.layers.attention import Mask
 from lab.models import families
-from lab.models.orders import RasterOrder
+from lab.models.generator import Generator
+from lab.models.objective import NATS
+from lab.tokenizers.latents import LatentTokenizer
 from lab.tokenizers.spec import Tokenizer
 from lab.tokenizers.trained import SplitTokenizer
 from lab.train.evaluate import Likelihood, per_image
@@ -28,9 +28,13 @@ from lab.train.step import make_steps
 
 
 class GeneratorJob(Job[RunConfig]):
-    """Training of a generator on tokens: the loss is nats per token."""
+    """Training of a generator on tokens.
 
-    loss = Loss("loss_nats_per_token", "nats/token")
+    The loss of evaluations is nats per token, exact or a bound; what training minimises may be
+    another number, by its own name.
+    """
+
+    loss = Loss(NATS, "nats/token")
 
     def __init__(
         self, run: RunConfig, *, layout: Layout, tokenizer: Tokenizer, images: Images
@@ -42,6 +46,7 @@ class GeneratorJob(Job[RunConfig]):
             vocabulary=self.spec.vocabulary,
             grid=self.spec.grid,
             classes=images.train.classes,
+            channels=self.spec.channels,
         )
         if run.model.subcodes != self.spec.subcodes:
             raise LabError(
@@ -50,15 +55,20 @@ class GeneratorJob(Job[RunConfig]):
             )
 
     @functools.cached_property
-    def sizes(self) -> counts.Sizes:
-        """What parameters and FLOPs are counted from."""
-        return families.count_sizes(self.run.model, self.codes)
-
-    @functools.cached_property
     def flops_per_token(self) -> counts.ByRole:
         """Training FLOPs of a token by role, attention as the order's mask leaves it."""
-        causal = self._order.mask is Mask.CAUSAL
-        return counts.training_flops_per_token(self.sizes, causal=causal)
+        per_image = self.model.forward_flops_per_image().scaled(counts.TRAINING)
+        return per_image.shared(self.spec.tokens_per_image)
+
+    @property
+    def model(self) -> Generator:
+        """The generator, abstract: shapes without values."""
+        return self._bare_state["params"]
+
+    @property
+    def training_loss(self) -> Loss:
+        """That of the family, by its own name."""
+        return Loss(self.model.objective.key, self.model.objective.unit)
 
     @property
     def tokens_per_step(self) -> int:
@@ -95,10 +105,6 @@ class GeneratorJob(Job[RunConfig]):
             ema=self.run.optimizer.ema_decay > 0,
         )
 
-    @property
-    def _order(self) -> RasterOrder:
-        return self._bare_state["params"].order
-
     def steps(self) -> Steps:
         """The compiled steps."""
         return make_steps(
@@ -107,34 +113,49 @@ class GeneratorJob(Job[RunConfig]):
             optimizer=self.run.optimizer,
             transform=direction(self.run.optimizer),
             width=self.run.model.width,
+            loss_key=self.training_loss.key,
+            bound_draws=self.run.train.bound_draws,
         )
 
     @property
     def loss_limit(self) -> float:
-        """`explode_factor` times the loss of a uniform distribution over a position's codes."""
-        uniform = self.run.model.subcodes * math.log(self.spec.vocabulary)
-        return self.run.train.explode_factor * uniform
+        """`explode_factor` times the training loss of a model that knows nothing."""
+        return self.run.train.explode_factor * self.model.objective.uninformed
 
     def place(
         self, batch: Mapping[str, np.ndarray], stream: Stream, step: int
     ) -> dict[str, jax.Array]:
-        """Tokens (b, T * S) become codes (B, T, S) on the devices.
+        """Tokens (b, T * S) become codes (B, T, S) on the devices; latents are drawn.
 
         Where the rows are images (a tokenizer on the fly), the devices encode them, and draw bits
-        where the config says so: anew each step in training, in an evaluation the same ones each
-        time and for every run, so that differences between runs stay paired.
+        where the config says so. What is drawn is drawn anew each step in training; in an
+        evaluation it is the same each time and for every run, so that differences between runs
+        stay paired.
         """
         placed = self._placed({k: batch[k] for k in ("tokens", "label", "weight")})
         tokens = placed.pop("tokens")
-        if self._encode is None:
+        first = 0
+        if stream is Stream.EVALUATE:
+            first = step * len(tokens)
+            placed |= self._placed({"number": self._numbers(first, len(batch["tokens"]))})
+        if self._encode is None and self._draw is None:
             return {"codes": tokens.reshape(len(tokens), -1, self.run.model.subcodes), **placed}
+        if stream is Stream.EVALUATE:
+            drawn = key(0, stream, 0)
+        else:
+            drawn = key(self.run.seed, Stream.CODES, step)
+        if self._draw is not None:
+            codes, nats = self._draw(tokens, drawn, first)
+            return {"codes": codes, "posterior_nats": nats, **placed}
+        assert self._encode is not None  # one of the two is there
         if not self.run.tokenizer.sampled:
             return {"codes": self._encode(tokens, None, 0), **placed}
-        if stream is Stream.EVALUATE:
-            drawn, first = key(0, stream, 0), step * len(tokens)
-        else:
-            drawn, first = key(self.run.seed, Stream.CODES, step), 0
         return {"codes": self._encode(tokens, drawn, first), **placed}
+
+    def _numbers(self, first: int, local: int) -> np.ndarray:
+        """Which images of the split this host's part of a batch is."""
+        host, hosts = jax.process_index(), jax.process_count()
+        return (first + host + hosts * np.arange(local)).astype(np.int32)
 
     @functools.cached_property
     def _encode(self) -> Callable[..., jax.Array] | None:
@@ -143,13 +164,20 @@ class GeneratorJob(Job[RunConfig]):
         assert isinstance(self.tokenizer, SplitTokenizer)  # no other has rows that are images
         return self.tokenizer.encoder_on(self.layout)
 
+    @functools.cached_property
+    def _draw(self) -> Callable[..., tuple[jax.Array, jax.Array]] | None:
+        if not isinstance(self.tokenizer, LatentTokenizer):
+            return None
+        return self.tokenizer.drawer_on(self.layout)
+
     def evaluate(self, steps: Steps, params: Any, *, between: Callable[[], None]) -> Likelihood:
         """Nats of every validation image."""
         columns = per_image(
             lambda batch: steps.evaluate(params, batch), self.validation_batches(), between=between
         )
         return Likelihood(
-            nats_per_image=columns["nats"],
+            nats_per_image=columns.pop("nats"),
+            training_losses=columns,
             tokens_per_image=self.spec.tokens_per_image,
             dims_per_image=self.spec.dims_per_image,
         )
@@ -162,7 +190,7 @@ class GeneratorJob(Job[RunConfig]):
     def counted(self) -> dict[str, Any]:
         """Parameters, and training FLOPs of a token, by role."""
         roles = {
-            "params": counts.parameters(self.sizes),
+            "params": self.model.parameters(),
             "training_flops_per_token": self.flops_per_token,
         }
         return {
@@ -183,8 +211,9 @@ class GeneratorJob(Job[RunConfig]):
 
     def header(self) -> dict[str, Any]:
         """The first row of the record."""
-        run, n = self.run, counts.parameters(self.sizes)
-        flops = self.flops_per_token
+        run, n = self.run, self.model.parameters()
+        flops, objective = self.flops_per_token, self.model.objective
+        named = {} if objective.key == NATS else {"key": objective.key, "unit": objective.unit}
         return {
             "identity": self.identity,
             "study": run.study,
@@ -192,7 +221,8 @@ class GeneratorJob(Job[RunConfig]):
             "seed": run.seed,
             "family": run.model.family,
             "size": run.model.size,
-            "likelihood": self._order.likelihood,
+            "likelihood": str(self.model.likelihood),
+            **({"training_loss": named} if named else {}),
             "compute_dtype": self.compute_dtype,
             "units": {"loss": "nats/token", "params": "count", "flops": "count", "tokens": "count"},
             "data": self._data_header(),

@@ -41,7 +41,7 @@ class Images:
 
 @dataclasses.dataclass(frozen=True)
 class Loss:
-    """How a job's loss is called in rows, and its unit for people."""
+    """How a loss is called in rows, and its unit for people."""
 
     key: str  # starts with "loss_"; its standard error stands under "loss_se_..."
     unit: str
@@ -51,8 +51,9 @@ class Loss:
 class Steps:
     """The compiled functions of a run.
 
-    train(state, batch, key, rate) -> state, metrics (scalars; the job's loss and grad_norm among
-    them); the state is donated. evaluate(params, batch) -> arrays (B, ...) of each image.
+    train(state, batch, key, rate) -> state, metrics (scalars; the job's training loss and
+    grad_norm among them); the state is donated. evaluate(params, batch) -> arrays (B, ...) of each
+    image.
     """
 
     train: Callable[..., tuple[State, dict[str, jax.Array]]]
@@ -66,6 +67,11 @@ class Job(abc.ABC, Generic[Run]):
     """All that a run needs, made from its config; nothing is computed before it is asked for."""
 
     loss: Loss
+
+    @property
+    def training_loss(self) -> Loss:
+        """What training minimises: the loss of evaluations where nothing else is said."""
+        return self.loss
 
     def __init__(self, run: Run, *, layout: Layout, images: Images) -> None:
         self.run = run

@@ -110,7 +110,7 @@ class Loop:
         self.state: State = restored.tree if restored else job.initial_state()
         self.record = Record(job.directory / "record.jsonl", job.header(), step=self.start)
         self.waiting: _Update | None = None
-        names = (f"training_{job.loss.key}", "learning_rate", "grad_norm")
+        names = (f"training_{job.training_loss.key}", "learning_rate", "grad_norm")
         self.last_update: dict[str, Any] = {k: before[k] for k in names if k in before}
         self.began_s = self.last_row_s = hooks.clock()
         self.last_row_step = self.start
@@ -202,22 +202,23 @@ class Loop:
             return
         job = self.job
         numbers = {name: float(value) for name, value in update.metrics.items()}
-        loss, grad_norm = numbers.pop(job.loss.key), numbers.pop("grad_norm")
-        row = {job.loss.key: loss, "learning_rate": update.rate, "grad_norm": grad_norm, **numbers}
+        key, unit = job.training_loss.key, job.training_loss.unit
+        loss, grad_norm = numbers.pop(key), numbers.pop("grad_norm")
+        row = {key: loss, "learning_rate": update.rate, "grad_norm": grad_norm, **numbers}
         self.last_update = {
-            f"training_{job.loss.key}": loss,
+            f"training_{key}": loss,
             "learning_rate": update.rate,
             "grad_norm": grad_norm,
         }
         if not all(math.isfinite(value) for value in row.values()) or loss > job.loss_limit:
             raise _Diverged(
                 update.step,
-                f"loss {loss:.4g} {job.loss.unit} (limit {job.loss_limit:.4g}), learning "
+                f"loss {loss:.4g} {unit} (limit {job.loss_limit:.4g}), learning "
                 f"rate {update.rate:.4g}, gradient norm {grad_norm:.4g}",
             )
         if update.step % job.run.train.log_every_steps == 0 or update.step == job.total_steps:
             self._row("train", update.step, row, speed=True)
-            self.hooks.progress(Progress(update.step, job.total_steps, loss, job.loss.unit))
+            self.hooks.progress(Progress(update.step, job.total_steps, loss, unit))
 
     def _row(self, kind: str, step: int, fields: dict[str, Any], *, speed: bool = False) -> None:
         if step in self.record.steps[kind]:

@@ -1,19 +1,28 @@
 """Every config and every size of it admits and builds, without an array."""
 
 import pathlib
+import re
 
 import jax
 import pytest
 
 from configs import base
 from configs.layouts import LAYOUTS
-from lab.core.counts import parameters
+from lab.core.errors import LabError
 from lab.launch.door import ROOT, load_config
 from lab.launch.sweep import load_sweep
 from lab.models import families
 
 CONFIGS = sorted(p.stem for p in (ROOT / "configs").glob("*.py"))
-FAMILY_CONFIGS = [name for name in CONFIGS if name not in ("__init__", "base", "layouts")]
+OTHERS = ("__init__", "base", "layouts", "recipes")
+FAMILY_CONFIGS = [name for name in CONFIGS if name not in OTHERS]
+TOKENS = {  # of a family, as small as its published ones are large
+    "mar": families.Codes(vocabulary=0, grid=(8, 8, 1), classes=10, channels=16),
+    "ar_diffusion": families.Codes(vocabulary=0, grid=(8, 8, 1), classes=10, channels=16),
+    "dit": families.Codes(vocabulary=0, grid=(8, 8, 1), classes=10, channels=4),
+    "bigr": families.Codes(vocabulary=2, grid=(8, 8, 1), classes=10),
+}
+PIXELS = families.Codes(vocabulary=16, grid=(8, 8, 3), classes=10)
 SWEEPS = sorted((ROOT / "experiments").glob("*/sweep.py"))
 
 
@@ -25,12 +34,66 @@ def test_every_family_has_a_config_and_every_config_a_family():
     ("name", "size"), [(n, s) for n in FAMILY_CONFIGS for s in families.FAMILIES[n].sizes]
 )
 def test_every_size_admits_and_builds_abstractly(name, size):
-    run = load_config(f"configs/{name}.py:{size}", {})
-    codes = families.Codes(vocabulary=16, grid=(8, 8, 3), classes=10)
-    make = families.builder(run.model, codes, families.Running(compute_dtype="float32"))
-    model = jax.eval_shape(make, jax.random.key(0))
+    model = abstract(f"configs/{name}.py:{size}", TOKENS.get(name, PIXELS))
     total = sum(leaf.size for leaf in jax.tree.leaves(model))
-    assert total == parameters(families.count_sizes(run.model, codes)).total
+    assert total == model.parameters().total
+
+
+def abstract(spec, codes, **overrides):
+    run = load_config(spec, overrides)
+    make = families.builder(run.model, codes, families.Running(compute_dtype="float32"))
+    return jax.eval_shape(make, jax.random.key(0))
+
+
+@pytest.mark.parametrize("variant", ["S0", "S1", "S2", "S3", "bce", "x0"])
+def test_the_variants_of_bigr(variant):
+    """AR or masked x categorical or binary, and the ablations of the transcoder."""
+    spec = f"configs/bigr.py:{variant}-L"
+    codes = families.Codes(vocabulary=2, grid=(16, 16, 1), classes=1000)
+    if variant in ("S0", "S1"):
+        codes = families.Codes(vocabulary=2**16, grid=(16, 16, 1), classes=1000)
+    run, model = load_config(spec, {}), abstract(spec, codes)
+    assert run.model.order == ("raster" if variant in ("S0", "S2") else "masked")
+    assert ("categorical" in run.model.head) == (variant in ("S0", "S1"))
+    assert (run.model.head == "bernoulli") == (variant == "bce")
+    assert model.parameters().total > 3e8
+
+
+@pytest.mark.parametrize(
+    ("family", "overrides", "says"),
+    [
+        ("elm", {"model.head": "bernoulli"}, 'model.head = "bernoulli": takes bits'),
+        ("mlm", {"model.backbone": "dit"}, 'backbone "dit" serves joint'),
+        ("mlm", {"model.mask_schedule": "none"}, "model.mask_schedule = 'none'"),
+        ("elm", {"model.order": "masked"}, "model.mask_schedule = 'none'"),
+        ("dit", {"model.order": "raster"}, 'backbone "dit" serves joint'),
+        ("dit", {"model.patch": 3}, "must divide the grid of 8 x 8"),
+        ("dit", {"model.modulation": "shared"}, 'model.modulation = "shared": of the backbone'),
+        ("mar", {}, 'model.embedding = "latents": takes latents'),
+        ("elm", {"model.head": "categoric"}, "allowed are bernoulli"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(family, overrides, says):
+    with pytest.raises(LabError, match=re.escape(says)):
+        abstract(f"configs/{family}.py:s3", PIXELS, **overrides)
+
+
+def test_a_new_composition_is_a_line():
+    """AR order x Bernoulli-diffusion head on ELM's blocks."""
+    model = abstract(
+        "configs/elm.py:s3",
+        TOKENS["bigr"],
+        **{
+            "model.subcodes": 16,
+            "model.embedding": "bits",
+            "model.head": "bernoulli_diffusion",
+            "model.denoiser_depth": 2,
+            "model.denoiser_width": 48,
+            "model.denoiser_target": "xor",
+            "model.diffusion_steps": 64,
+        },
+    )
+    assert type(model.head).__name__ == "BernoulliDiffusionHead"
 
 
 def test_sizes_of_a_ladder_grow():

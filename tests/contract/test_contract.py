@@ -7,9 +7,7 @@ import pytest
 
 from analysis import read_runs
 from analysis.errors import AnalysisError
-from lab.core import counts
 from lab.launch.runner import write_config
-from lab.models import families
 from tests.train.jobs import job, train
 
 
@@ -28,7 +26,7 @@ def test_analysis_reads_what_lab_wrote(study):
     assert sorted(table.runs["name"]) == ["s1", "s3"]
     for made in jobs:
         row = table.runs[table.runs["identity"] == made.identity].iloc[0]
-        counted = counts.parameters(families.count_sizes(made.run.model, made.codes))
+        counted = made.model.parameters()
         assert row["params_blocks"] == counted.blocks
         assert row["params_total"] == counted.total
         with np.load(made.directory / "validation.npz") as saved:

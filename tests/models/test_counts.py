@@ -1,12 +1,13 @@
-"""Parameters against published numbers and against the leaves. For FLOPs see test_flops.py."""
+"""Parameters against published numbers. For FLOPs see test_flops.py."""
 
 import math
 
 import jax
 import pytest
 
-from lab.core import counts
-from lab.models import families
+from lab.launch.counts import counted
+from lab.models import families, sizes
+from lab.models.published import PUBLISHED
 from tests.models.worlds import config
 
 # systems.md, section 1.1: computed from ELM's published code; in millions, 16 x 16 positions.
@@ -42,31 +43,35 @@ def imagenet(size, subcodes, bits):
     return run, codes
 
 
-@pytest.mark.parametrize(("size", "subcodes", "bits"), PUBLISHED_MILLIONS)
-def test_published_parameter_counts(size, subcodes, bits):
-    run, codes = imagenet(size, subcodes, bits)
-    counted = counts.parameters(families.count_sizes(run.model, codes))
-    assert round(counted.total / 1e6, 1) == PUBLISHED_MILLIONS[size, subcodes, bits]
-    assert round(counted.blocks / 1e6, 1) == BLOCKS_MILLIONS[size]
-
-
-@pytest.mark.parametrize(
-    ("size", "subcodes", "slots"),
-    [(s, 2, 1) for s in ("B", "L", "2B")] + [(f"s{i}", 1, 3) for i in range(1, 12)],
-)
-def test_counts_equal_the_leaves_by_role(size, subcodes, slots):
-    run = config(size, **{"model.subcodes": subcodes})
-    codes = families.Codes(vocabulary=32, grid=(8, 8, slots), classes=10)
+def abstract(run, codes):
     make = families.builder(run.model, codes, families.Running(compute_dtype="float32"))
-    model = jax.eval_shape(make, jax.random.key(0))
+    return jax.eval_shape(make, jax.random.key(0))
 
-    def leaves(part):
-        return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(part))
 
-    counted = counts.parameters(families.count_sizes(run.model, codes))
-    assert counted.embedding == leaves(model.embedding) + leaves(model.classes)
-    assert counted.blocks == leaves(model.backbone)
-    assert counted.head == leaves(model.head)
+@pytest.mark.parametrize(("size", "subcodes", "bits"), PUBLISHED_MILLIONS)
+def test_elm_in_every_split(size, subcodes, bits):
+    n = abstract(*imagenet(size, subcodes, bits)).parameters()
+    assert round(n.total / 1e6, 1) == PUBLISHED_MILLIONS[size, subcodes, bits]
+    assert round(n.blocks / 1e6, 1) == BLOCKS_MILLIONS[size]
+
+
+@pytest.mark.parametrize("of", PUBLISHED, ids=lambda of: f"{of.family}-{of.size}-{of.said}")
+def test_every_published_size_at_the_published_precision(of):
+    row = counted(of)
+    assert row["met"], f"{of.rounded(row['params_total'])} and not {of.said}"
+    assert sum(row["params"].values()) == row["params_total"]
+
+
+@pytest.mark.parametrize("width", [768, 1024, 1280, 1536, 2560])
+def test_a_count_by_hand(width):
+    """ELM's blocks: four square projections, SwiGLU's three matrices, two norms."""
+    (name,) = [n for n, s in sizes.ELM.items() if s.width == width]
+    size = sizes.ELM[name]
+    n = abstract(*imagenet(name, 2, 10)).parameters()
+    block = 4 * width**2 + 3 * width * size.mlp_hidden + 2 * width
+    assert n.blocks == size.depth * block
+    assert n.embedding == 2 * 2**10 * width + 2 * width**2 + 1001 * width
+    assert n.head == 2 * 2**10 * width + width
 
 
 @pytest.mark.parametrize(
@@ -75,5 +80,5 @@ def test_counts_equal_the_leaves_by_role(size, subcodes, slots):
 )
 def test_published_swiglu_widths(width, hidden):
     """Two thirds of four widths, rounded up to a multiple of 256 (Llama's rule), as published."""
-    (size,) = [s for s in families.ELM_SIZES.values() if s.width == width]
+    (size,) = [s for s in sizes.ELM.values() if s.width == width]
     assert size.mlp_hidden == hidden == math.ceil(int(2 * 4 * width / 3) / 256) * 256

@@ -13,7 +13,8 @@ import pytest
 from lab.core import counts
 from lab.layers import kernels
 from lab.models import families
-from lab.train.step import mean_nats_per_token
+from lab.models.generator import Generator
+from lab.train.step import training_loss
 from tests.models.worlds import config
 
 BATCH = 2
@@ -24,10 +25,11 @@ WIDE_HEADS = {"model.heads": 2}
 
 @dataclasses.dataclass(frozen=True)
 class World:
-    """An abstract model and what its FLOPs are counted from."""
+    """An abstract model and its sequence."""
 
-    model: object
-    sizes: counts.Sizes
+    model: Generator
+    positions: int
+    subcodes: int
 
 
 def world(*, grid=(8, 8, 1), vocabulary=32, size="s8", **overrides):
@@ -35,7 +37,7 @@ def world(*, grid=(8, 8, 1), vocabulary=32, size="s8", **overrides):
     codes = families.Codes(vocabulary=vocabulary, grid=grid, classes=10)
     running = families.Running(compute_dtype="float32", unroll=True)
     model = jax.eval_shape(families.builder(run.model, codes, running), jax.random.key(0))
-    return World(model, families.count_sizes(run.model, codes))
+    return World(model, codes.positions, run.model.subcodes)
 
 
 def xla_flops(function, *arguments):
@@ -53,7 +55,7 @@ def integers(*shape):
 
 def loss_flops_per_token(made, passes):
     """Of the loss that training minimises, alone or with its gradient."""
-    positions, subcodes = made.sizes.positions, made.sizes.subcodes
+    positions, subcodes = made.positions, made.subcodes
     batch = {
         "codes": integers(BATCH, positions, subcodes),
         "label": integers(BATCH),
@@ -61,16 +63,19 @@ def loss_flops_per_token(made, passes):
     }
 
     def loss(model, batch):
-        return mean_nats_per_token(model, batch, None)
+        return training_loss(model, batch, None)
 
     function = loss if passes == "forward" else jax.value_and_grad(loss)
     return xla_flops(function, made.model, batch) / (BATCH * positions)
 
 
 def counted(made):
-    """Forward, with all pairs: 64 and 96 positions are one block, whose masked pairs are made."""
-    assert made.sizes.positions <= kernels.QUERY_BLOCK
-    return counts.forward_flops_per_token(made.sizes, causal=False)
+    """Of a token, forward, with all pairs: 64 positions are one block and none is left out."""
+    assert made.positions <= kernels.QUERY_BLOCK
+    flops = made.model.backbone.forward_flops(made.positions, causal=False)
+    found = made.model.forward_flops_per_image()
+    assert found.blocks == flops.blocks
+    return dataclasses.replace(found, attention=flops.attention).shared(made.positions)
 
 
 @pytest.mark.parametrize("passes", PASSES)
@@ -80,14 +85,12 @@ def test_the_total_of_an_evaluation_and_of_a_training_step(size, subcodes, passe
     made = world(size=size, **{"model.subcodes": subcodes})
     ratio = loss_flops_per_token(made, passes) / (PASSES[passes] * counted(made).total)
     assert 1.0 <= ratio < 1.08
-    if passes == "training":
-        assert counts.training_flops_per_token(made.sizes, causal=False) == counted(made).scaled(3)
 
 
 def attention_flops(made, passes):
     """Of one image and one block: the inner products, the weights, the sums, and their gradient."""
-    heads, positions = made.model.backbone.spec.heads, made.sizes.positions
-    q = floats(1, positions, heads, made.sizes.width // heads)
+    spec, positions = made.model.backbone.spec, made.positions
+    q = floats(1, positions, spec.heads, spec.width // spec.heads)
 
     def forward(q, k, v):
         return kernels.attend(q, k, v, causal=True, platform="cpu")
@@ -103,7 +106,7 @@ def attention_flops(made, passes):
 def test_attention_alone_and_blocks_by_two_depths(passes):
     """The second of two blocks, without its attention, is the products of its matrices."""
     two, one = (world(**WIDE_HEADS, **{"model.depth": depth}) for depth in (2, 1))
-    positions, times = one.sizes.positions, PASSES[passes]
+    positions, times = one.positions, PASSES[passes]
     attention = attention_flops(one, passes) / positions
     assert 1.0 <= attention / (times * counted(one).attention) < 1.05
     second = loss_flops_per_token(two, passes) - loss_flops_per_token(one, passes)
@@ -126,11 +129,11 @@ def test_the_head_by_two_vocabularies(passes, subcodes):
 def test_the_embedding_alone(subcodes):
     """One table is looked up and costs nothing; of more, each is projected."""
     made = world(**{"model.subcodes": subcodes})
-    codes = integers(BATCH, made.sizes.positions, subcodes)
+    codes = integers(BATCH, made.positions, subcodes)
     found = xla_flops(lambda model, codes: model.embedding(codes), made.model, codes)
-    expected = counted(made).embedding * BATCH * made.sizes.positions
+    expected = counted(made).embedding * BATCH * made.positions
     if subcodes == 1:
-        assert expected == 0 and found < 10 * BATCH * made.sizes.positions
+        assert expected == 0 and found < 10 * BATCH * made.positions
     else:
         assert 1.0 <= found / expected < 1.001
 
@@ -140,20 +143,16 @@ def test_the_pairs_that_a_causal_mask_leaves(monkeypatch):
     monkeypatch.setattr(kernels, "QUERY_BLOCK", 1)
     q = floats(1, 16, 1, 64)
     found = xla_flops(lambda q, k, v: kernels.attend(q, k, v, causal=True, platform="cpu"), q, q, q)
-    sizes = dataclasses.replace(BY_HAND, width=64, positions=16)
-    expected = counts.forward_flops_per_token(sizes, causal=True).attention * 16
+    expected = counts.attention_flops(width=64, queries=16, keys=16, causal=True)
+    assert expected == 4 * 64 * 16 * 17 / 2
     assert 1.0 <= found / expected < 1.08
 
 
-BY_HAND = counts.Sizes(
-    depth=1, width=2, mlp_hidden=3, vocabulary=5, subcodes=1, slots=1, classes=1, positions=4
-)
-
-
 def test_forward_flops_by_hand():
-    """One block of width 2, SwiGLU 3, 5 codes, 4 positions."""
-    flops = counts.forward_flops_per_token(BY_HAND, causal=True)
-    assert flops.blocks == 2 * (4 * 4 + 3 * 6)
-    assert flops.attention == (2 * 2 + 2 * 2) * 2.5
-    assert flops.head == 2 * 2 * 5
-    assert counts.training_flops_per_token(BY_HAND, causal=True).total == 3 * flops.total
+    """One block of width 24, SwiGLU 64, 5 codes, 4 positions: two FLOPs a weight and a token."""
+    made = world(grid=(1, 4, 1), vocabulary=5, size="s1")
+    flops = made.model.forward_flops_per_image()
+    assert flops.blocks == 4 * 2 * (4 * 24 * 24 + 3 * 24 * 64)
+    assert flops.attention == 4 * 24 * 4 * 5 / 2
+    assert flops.head == 4 * 2 * 24 * 5
+    assert flops.embedding == 0

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lab.models import families
-from lab.train.step import mean_nats_per_token
+from lab.train.step import training_loss
 from tests.models.worlds import config, generator
 
 SMALL = families.Codes(vocabulary=4, grid=(1, 3, 1), classes=2)
@@ -38,7 +38,7 @@ def test_first_loss_is_that_of_a_uniform_distribution():
     model = make(jax.random.key(0))
     tokens = jax.random.randint(jax.random.key(1), (2, 48, 1), 0, 16)
     batch = {"codes": tokens, "label": jnp.zeros(2, int), "weight": jnp.ones(2)}
-    assert float(mean_nats_per_token(model, batch, None)) == pytest.approx(math.log(16), rel=1e-6)
+    assert float(training_loss(model, batch, None)) == pytest.approx(math.log(16), rel=1e-6)
 
 
 def test_causality_by_gradient():
@@ -54,7 +54,7 @@ def test_causality_by_gradient():
         original = type(model.embedding).__call__
         model.embedding.__class__.__call__ = lambda self, c: original(self, c) + offset_TD[None]
         try:
-            return model.order.nats(model, tokens_BTS, label_B, None)[0]
+            return model.order.position_nats(model, tokens_BTS, label_B)[0]
         finally:
             model.embedding.__class__.__call__ = original
 
@@ -68,13 +68,13 @@ def test_causality_by_gradient():
 def test_class_changes_every_position():
     model = generator(config("s4"), SMALL)
     tokens_BTS = jnp.zeros((1, 3, 1), int)
-    a_T = model.order.nats(model, tokens_BTS, jnp.array([0]), None)[0]
-    b_T = model.order.nats(model, tokens_BTS, jnp.array([1]), None)[0]
+    a_T = model.order.position_nats(model, tokens_BTS, jnp.array([0]))[0]
+    b_T = model.order.position_nats(model, tokens_BTS, jnp.array([1]))[0]
     assert np.all(np.abs(a_T - b_T) > 1e-4)
 
 
 def grads(model, batch):
-    return jax.value_and_grad(mean_nats_per_token)(model, batch, jax.random.key(5))
+    return jax.value_and_grad(training_loss)(model, batch, jax.random.key(5))
 
 
 @pytest.mark.parametrize(

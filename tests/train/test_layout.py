@@ -64,7 +64,13 @@ def test_a_step_lowers_for_a_pod_of_256_chips(layout, size):
     shardings = state_shardings(made, bare)
     optimizer = dataclasses.replace(run.optimizer, ema_decay=0.999)
     steps = make_steps(
-        made, shardings, optimizer=optimizer, transform=transform, width=run.model.width
+        made,
+        shardings,
+        optimizer=optimizer,
+        transform=transform,
+        width=run.model.width,
+        loss_key="loss_nats_per_token",
+        bound_draws=1,
     )
     rows = made.batch_sharding()
     batch = {

@@ -11,7 +11,7 @@ import pytest
 from lab.layers.parameters import axes_of, is_parameter
 from lab.models import families
 from lab.train import optimizer as opt
-from lab.train.step import mean_nats_per_token
+from lab.train.step import training_loss
 from tests.models.worlds import config, generator
 
 CODES = families.Codes(vocabulary=8, grid=(2, 2, 3), classes=2)
@@ -66,7 +66,7 @@ def test_update_against_adamw_in_float64():
     m = [np.zeros_like(w) for w in want]
     v = [np.zeros_like(w) for w in want]
     for step in range(1, 4):
-        grads = jax.grad(mean_nats_per_token)(model, batch, None)
+        grads = jax.grad(training_loss)(model, batch, None)
         g = [np.asarray(x, np.float64) for x in jax.tree.leaves(grads)]
         norm = math.sqrt(sum(float((x**2).sum()) for x in g))
         g = [x * min(1.0, 0.5 / norm) for x in g]
@@ -117,7 +117,7 @@ def coordinate_sizes(rule, width):
     transform = opt.direction(o)
     state = transform.init(model)
     for _ in range(3):
-        grads = jax.grad(mean_nats_per_token)(model, batch, None)
+        grads = jax.grad(training_loss)(model, batch, None)
         updates, state = transform.update(grads, state, model)
         model = opt.apply_update(model, updates, jnp.float32(0.001), optimizer=o, width=width)
     after = model.order.features(model, tokens, batch["label"], None)

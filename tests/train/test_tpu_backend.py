@@ -41,7 +41,13 @@ def test_the_training_step_compiles_for_a_slice_of_v5e(layout):
     )
     shardings = state_shardings(made, bare)
     steps = make_steps(
-        made, shardings, optimizer=run.optimizer, transform=transform, width=run.model.width
+        made,
+        shardings,
+        optimizer=run.optimizer,
+        transform=transform,
+        width=run.model.width,
+        loss_key="loss_nats_per_token",
+        bound_draws=1,
     )
     rows = made.batch_sharding()
     batch = {

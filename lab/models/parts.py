@@ -1,0 +1,371 @@
+"""The parts of a generator by the names that a config gives them, and which fit together.
+
+What a constructor imports, jax with it, is imported when it is called.
+"""
+
+import dataclasses
+
+from lab.core.config import ModelConfig
+from lab.core.errors import LabError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Codes:
+    """What a tokenizer tells a model: codes, the grid they lie in, and the classes of the data."""
+
+    vocabulary: int  # codes of a sub-code; 0: latents
+    grid: tuple[int, int, int]  # rows, columns, slots of a cell
+    classes: int
+    channels: int = 0  # of latents
+
+    @property
+    def positions(self) -> int:
+        """Positions of an image."""
+        rows, columns, slots = self.grid
+        return rows * columns * slots
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Running:
+    """How a model runs; none of it changes what it computes beyond rounding."""
+
+    compute_dtype: str
+    platform: str = "cpu"  # where it runs: the kernels of another one are right there, but slow
+    remat: str = "none"
+    unroll: bool = False
+
+
+# Which order a backbone serves, and which tokens an embedding and a head take.
+SERVES = {"llama": ("raster", "masked"), "encoder_decoder": ("masked",), "dit": ("joint",)}
+JOINT = {"embedding": "patches", "backbone": "dit", "order": "joint", "head": "noise"}
+EMBEDDING_OF = {"subcodes": "ids", "bits": "bits", "latents": "latents", "patches": "any"}
+HEAD_OF = {
+    "categorical": "ids",
+    "tied_categorical": "ids",
+    "bernoulli": "bits",
+    "bernoulli_diffusion": "bits",
+    "gaussian_diffusion": "latents",
+    "noise": "any",
+}
+
+
+def check_fit(model: ModelConfig, codes: Codes) -> None:
+    """Raise LabError where parts do not fit each other, or the tokens of the tokenizer."""
+    _check_parts_fit(model)
+    tokens = "latents" if codes.channels else "bits" if codes.vocabulary == 2 else "ids"
+    allowed = {"latents": ("latents",), "bits": ("bits", "ids"), "ids": ("ids",)}[tokens]
+    for kind, table in (("embedding", EMBEDDING_OF), ("head", HEAD_OF)):
+        name = getattr(model, kind)
+        if table[name] not in (*allowed, "any"):
+            raise LabError(
+                f'config.model.{kind} = "{name}": takes {table[name]}, and the tokenizer gives '
+                f"{tokens} (vocabulary {codes.vocabulary}, {model.subcodes} at a position)"
+            )
+    if model.order == "joint" and codes.grid[0] % model.patch + codes.grid[1] % model.patch:
+        raise LabError(
+            f"config.model.patch = {model.patch}: must divide the grid of "
+            f"{codes.grid[0]} x {codes.grid[1]} cells"
+        )
+
+
+def _check_parts_fit(model: ModelConfig) -> None:
+    if model.order not in SERVES[model.backbone]:
+        allowed = ", ".join(SERVES[model.backbone])
+        raise LabError(
+            f'config.model.order = "{model.order}": backbone "{model.backbone}" serves {allowed}'
+        )
+    named = {kind: getattr(model, kind) for kind in JOINT}
+    if any(name == JOINT[kind] for kind, name in named.items()) and named != JOINT:
+        raise LabError(
+            f"config.model: embedding, backbone, order and head = {', '.join(named.values())}: "
+            f"{', '.join(JOINT.values())} go together only"
+        )
+    needs = {
+        "mask_schedule": model.order == "masked",
+        "diffusion_schedule": model.head in ("gaussian_diffusion", "noise"),
+        "diffusion_steps": model.head in ("bernoulli_diffusion", "gaussian_diffusion", "noise"),
+        "denoiser_depth": model.head in ("bernoulli_diffusion", "gaussian_diffusion"),
+        "denoiser_width": model.head in ("bernoulli_diffusion", "gaussian_diffusion"),
+        "mask_rates": model.mask_schedule in ("cosine", "linear"),
+    }
+    for name, needed in needs.items():
+        if needed and getattr(model, name) in (0, "none"):
+            raise LabError(
+                f"config.model.{name} = {getattr(model, name)!r}: a value is needed where order = "
+                f'"{model.order}" and head = "{model.head}"'
+            )
+    if model.head == "bernoulli_diffusion" and model.denoiser_target not in ("xor", "x0"):
+        raise LabError(
+            f'config.model.denoiser_target = "{model.denoiser_target}": allowed are xor, x0'
+        )
+    if model.head == "tied_categorical" and model.embedding != "subcodes":
+        raise LabError(
+            f'config.model.head = "tied_categorical": of the embedding subcodes only, not '
+            f'"{model.embedding}"'
+        )
+    if model.modulation != "none" and model.backbone != "llama":
+        raise LabError(
+            f'config.model.modulation = "{model.modulation}": of the backbone llama only, not '
+            f'"{model.backbone}"'
+        )
+
+
+def _init(model: ModelConfig):
+    from lab.layers.parameters import Init
+
+    return Init(rule=model.init, std=model.init_std)
+
+
+def class_embedding(key, model: ModelConfig, codes: Codes):
+    """The class, with its null class."""
+    from lab.models.embeddings import ClassEmbedding
+
+    return ClassEmbedding(
+        key,
+        classes=codes.classes,
+        width=model.width,
+        init=_init(model),
+        drop_rate=model.class_dropout,
+    )
+
+
+def time_embedding(key, model: ModelConfig):
+    """The diffusion time of a whole image; None of an order that has none."""
+    from lab.layers.modulation import TimeEmbedding
+
+    if model.order != "joint":
+        return None
+    return TimeEmbedding(key, width=model.width)
+
+
+def _subcodes(key, model: ModelConfig, codes: Codes):
+    from lab.models.embeddings import SubcodeEmbedding
+
+    return SubcodeEmbedding(
+        key,
+        vocabulary=codes.vocabulary,
+        subcodes=model.subcodes,
+        slots=codes.grid[2],
+        width=model.width,
+        init=_init(model),
+        masked=model.order == "masked",
+    )
+
+
+def _numbers(inputs):
+    def make(key, model: ModelConfig, codes: Codes):
+        from lab.models.embeddings import VectorEmbedding
+
+        masked = model.order == "masked" and model.backbone == "llama"
+        return VectorEmbedding(
+            key, inputs=inputs(model, codes), width=model.width, init=_init(model), masked=masked
+        )
+
+    return make
+
+
+def _patches(key, model: ModelConfig, codes: Codes):
+    from lab.models.joint import PatchEmbedding
+
+    rows, columns, slots = codes.grid
+    return PatchEmbedding(
+        key,
+        patch=model.patch,
+        grid=(rows, columns),
+        channels=codes.channels or slots * model.subcodes,
+        width=model.width,
+        init=_init(model),
+    )
+
+
+def _llama(key, model: ModelConfig, codes: Codes, running: Running, order):
+    from lab.models.backbone import Backbone, BackboneSpec
+
+    spec = BackboneSpec(
+        depth=model.depth,
+        width=model.width,
+        heads=model.heads,
+        mlp_hidden=model.mlp_hidden,
+        norm_epsilon=model.norm_epsilon,
+        residual_dropout=model.residual_dropout,
+        mlp_dropout=model.mlp_dropout,
+        init=_init(model),
+        mask=order.mask,
+        modulation=model.modulation,
+        platform=running.platform,
+        remat=running.remat,
+        unroll=running.unroll,
+    )
+    return Backbone(key, spec)
+
+
+def _encoder_decoder(key, model: ModelConfig, codes: Codes, running: Running, order):
+    from lab.models.encoder_decoder import EncoderDecoder
+
+    return EncoderDecoder(
+        key,
+        depth=model.depth,
+        decoder_depth=model.decoder_depth,
+        width=model.width,
+        heads=model.heads,
+        mlp_hidden=model.mlp_hidden,
+        buffer=model.buffer,
+        positions=codes.positions,
+        dropout=model.residual_dropout,
+        norm_epsilon=model.norm_epsilon,
+        init=_init(model),
+        platform=running.platform,
+        remat=running.remat,
+        unroll=running.unroll,
+    )
+
+
+def _dit(key, model: ModelConfig, codes: Codes, running: Running, order):
+    from lab.models.dit import DiTBackbone
+
+    rows, columns, _ = codes.grid
+    return DiTBackbone(
+        key,
+        depth=model.depth,
+        width=model.width,
+        heads=model.heads,
+        mlp_hidden=model.mlp_hidden,
+        grid=(rows // model.patch, columns // model.patch),
+        init=_init(model),
+        platform=running.platform,
+        remat=running.remat,
+        unroll=running.unroll,
+    )
+
+
+def _raster(model: ModelConfig, codes: Codes):
+    from lab.models.orders import Grid, RasterOrder
+
+    return RasterOrder(
+        grid=Grid(*codes.grid),
+        rotary_base=model.rotary_base,
+        embedding_dropout=model.embedding_dropout,
+    )
+
+
+def _masked(model: ModelConfig, codes: Codes):
+    from lab.models.masked import MaskedOrder
+    from lab.models.masks import MaskSchedule
+    from lab.models.orders import Grid
+
+    return MaskedOrder(
+        grid=Grid(*codes.grid),
+        rotary_base=model.rotary_base,
+        embedding_dropout=model.embedding_dropout,
+        schedule=MaskSchedule(name=model.mask_schedule, rates=model.mask_rates),
+    )
+
+
+def _joint(model: ModelConfig, codes: Codes):
+    from lab.models.gaussian import GaussianProcess
+    from lab.models.joint import JointOrder
+
+    rows, columns, slots = codes.grid
+    return JointOrder(
+        process=GaussianProcess(steps=model.diffusion_steps, schedule=model.diffusion_schedule),
+        grid=(rows, columns),
+        patch=model.patch,
+        levels=codes.vocabulary,
+        channels=codes.channels or slots * model.subcodes,
+    )
+
+
+def _categorical(key, model: ModelConfig, codes: Codes):
+    from lab.models.heads import CategoricalHead
+
+    return CategoricalHead(
+        vocabulary=codes.vocabulary,
+        subcodes=model.subcodes,
+        width=model.width,
+        norm_epsilon=model.norm_epsilon,
+        smoothing=model.label_smoothing,
+    )
+
+
+def _tied_categorical(key, model: ModelConfig, codes: Codes):
+    from lab.models.heads import TiedHead
+
+    return TiedHead(
+        key,
+        vocabulary=codes.vocabulary,
+        subcodes=model.subcodes,
+        width=model.width,
+        norm_epsilon=model.norm_epsilon,
+        init=_init(model),
+        smoothing=model.label_smoothing,
+    )
+
+
+def _bernoulli(key, model: ModelConfig, codes: Codes):
+    from lab.models.binary_heads import DirectBernoulliHead
+
+    return DirectBernoulliHead(
+        bits=model.subcodes, width=model.width, norm_epsilon=model.norm_epsilon
+    )
+
+
+def _bernoulli_diffusion(key, model: ModelConfig, codes: Codes):
+    from lab.models.binary_heads import BernoulliDiffusionHead
+
+    return BernoulliDiffusionHead(
+        key,
+        bits=model.subcodes,
+        width=model.width,
+        positions=codes.positions,
+        depth=model.denoiser_depth,
+        denoiser_width=model.denoiser_width,
+        steps=model.diffusion_steps,
+        target=model.denoiser_target,
+        norm_epsilon=model.norm_epsilon,
+        init=_init(model),
+    )
+
+
+def _gaussian_diffusion(key, model: ModelConfig, codes: Codes):
+    from lab.models.gaussian_head import GaussianDiffusionHead
+
+    return GaussianDiffusionHead(
+        key,
+        channels=codes.channels,
+        width=model.width,
+        positions=codes.positions,
+        depth=model.denoiser_depth,
+        denoiser_width=model.denoiser_width,
+        steps=model.diffusion_steps,
+        schedule=model.diffusion_schedule,
+        repeats=model.diffusion_repeats,
+        norm="rms" if model.backbone == "llama" else "layer",
+        norm_epsilon=model.norm_epsilon,
+        init=_init(model),
+    )
+
+
+def _noise(key, model: ModelConfig, codes: Codes):
+    from lab.models.joint import FinalLayer
+
+    channels = codes.channels or codes.grid[2] * model.subcodes
+    return FinalLayer(key, width=model.width, outputs=2 * channels * model.patch**2)
+
+
+# model.embedding, model.backbone, model.order, model.head
+EMBEDDINGS = {
+    "subcodes": _subcodes,
+    "bits": _numbers(lambda model, codes: model.subcodes),
+    "latents": _numbers(lambda model, codes: codes.channels),
+    "patches": _patches,
+}
+BACKBONES = {"llama": _llama, "encoder_decoder": _encoder_decoder, "dit": _dit}
+ORDERS = {"raster": _raster, "masked": _masked, "joint": _joint}
+HEADS = {
+    "categorical": _categorical,
+    "tied_categorical": _tied_categorical,
+    "bernoulli": _bernoulli,
+    "bernoulli_diffusion": _bernoulli_diffusion,
+    "gaussian_diffusion": _gaussian_diffusion,
+    "noise": _noise,
+}
