@@ -43,22 +43,21 @@ class Kind:
 
 
 KINDS = {
-    "pixel-ar": Kind("elm.py:s6", "pixels"),
+    "pixel-ar": Kind("elm.py:s6", "pixels", rate=0.018),
     "pixel-mlm": Kind("mlm.py:s6", "pixels"),
-    "pixel-dit": Kind("dit.py:s6", "pixels"),
-    "llamagen": Kind("llamagen.py:s6", "vqgan-restart"),
-    "mlm": Kind("mlm.py:s6", "vqgan-restart"),
-    "elm-1-16": Kind("elm.py:s6", "binary-16"),
+    "pixel-dit": Kind("dit.py:s6", "pixels", rate=0.002),
+    "llamagen": Kind("llamagen.py:s6", "vqgan-restart", rate=0.018),
+    "mlm": Kind("mlm.py:s6", "vqgan-restart", rate=0.018),
     "elm-2-8": Kind("elm.py:s6", "binary-16", TWO),
     "S0": Kind("bigr.py:S0-s6", "binary-16", TWO),
     "S1": Kind("bigr.py:S1-s6", "binary-16", TWO),
-    "S2": Kind("bigr.py:S2-s6", "binary-16", BITS),
-    "S3": Kind("bigr.py:S3-s6", "binary-16", BITS),
+    "S2": Kind("bigr.py:S2-s6", "binary-16", BITS, rate=0.018),
+    "S3": Kind("bigr.py:S3-s6", "binary-16", BITS, rate=0.018),
     "bigr-bce": Kind("bigr.py:bce-s6", "binary-16", BITS),
-    "bigr-x0": Kind("bigr.py:x0-s6", "binary-16", BITS),
+    "bigr-x0": Kind("bigr.py:x0-s6", "binary-16", BITS, rate=0.018),
     "mar": Kind("mar.py:s6", "kl"),
-    "ar-diffusion": Kind("ar_diffusion.py:s6", "kl"),
-    "dit": Kind("dit.py:s6", "kl"),
+    "ar-diffusion": Kind("ar_diffusion.py:s6", "kl", rate=0.018),
+    "dit": Kind("dit.py:s6", "kl", rate=0.002),
 }
 
 
@@ -68,6 +67,11 @@ def sweep(what: str = "families") -> list[Override]:
     if what not in parts:
         raise LabError(f"sweep.py:{what}: allowed are {', '.join(parts)}")
     return parts[what]()
+
+
+def kinds() -> list[str]:
+    """Their names, in the order of tables."""
+    return list(KINDS)
 
 
 def rates() -> list[Override]:
