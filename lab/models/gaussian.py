@@ -19,6 +19,7 @@ import numpy as np
 from lab.core.errors import LabError
 
 LARGEST_BETA = 0.999
+NOTHING_LEFT = 0.01  # of abar: taking x_t for noise then costs half of it times x_0^2, in nats
 COSINE_OFFSET = 0.008
 LEAST_ERROR = 0.001  # mean square of the noise that is thought to be missed when times are drawn
 HYBRID = 0.001  # weight of the bound in the training loss (Nichol & Dhariwal 2021, equation 16)
@@ -96,19 +97,32 @@ class GaussianProcess:
         """The constants of every time."""
         return _tables(self)
 
+    @property
+    def last(self) -> int:
+        """The step from which a chain starts: T, or that before the betas that were capped.
+
+        A step back by a capped beta magnifies what a network misses of x_T 31 times (500 nats a
+        number in the bound for its mean square), and x_T has no more than noise already before it.
+        """
+        full = _tables(GaussianProcess(self.steps, self.schedule))
+        free = int(np.sum(BETAS[self.schedule](self.steps) < LARGEST_BETA))
+        return free if free and full.signal[free] ** 2 < NOTHING_LEFT else self.steps
+
     def respaced(self, count: int) -> "GaussianProcess":
-        """`count` of the steps, evenly spaced, the first and the last among them; 0: all.
+        """The chain that generates: `count` evenly spaced steps from 1 to `last`; 0: all of these.
 
         Variances are those of the longer steps (Nichol & Dhariwal 2021, section 4). One step alone
         is the last. Raises LabError unless 0 <= count <= T.
         """
         if not 0 <= count <= self.steps:
             raise LabError(f"sample.steps: {count} (allowed: 0 to {self.steps}, 0 being all)")
-        if count in (0, self.steps):
+        last = self.last
+        count = min(count, last) or last
+        if count == self.steps:
             return GaussianProcess(self.steps, self.schedule)
         if count == 1:
-            return GaussianProcess(self.steps, self.schedule, (self.steps,))
-        kept = np.rint(1 + np.arange(count) * (self.steps - 1) / (count - 1)).astype(int)
+            return GaussianProcess(self.steps, self.schedule, (last,))
+        kept = np.rint(1 + np.arange(count) * (last - 1) / (count - 1)).astype(int)
         return GaussianProcess(self.steps, self.schedule, tuple(kept.tolist()))
 
     def network_time(self, t: jax.Array) -> jax.Array:

@@ -92,7 +92,7 @@ class GaussianDiffusionHead(nnx.Module):
             return jax.random.randint(key, (shape[0], shape[2]), 1, self.process.steps + 1)
 
         time_RBT = jnp.moveaxis(jax.vmap(times)(_streams(key_B, 0)), 1, 0)
-        rows = self._rows(x_BTD, tokens_BTC, key_B, time_RBT)
+        rows = self._rows(self.process, x_BTD, tokens_BTC, key_B, time_RBT)
         loss_NC = self.process.training_loss(
             rows.predicted, rows.noise_NC, rows.x0_NC, rows.time_N, levels=0
         )
@@ -104,12 +104,11 @@ class GaussianDiffusionHead(nnx.Module):
         The term of one time over the chance of the time, and the prior; the times of an image are
         spread evenly over its positions, in random order. A density: it may be negative.
         """
+        chain = self.process.respaced(0)
         timed = jax.vmap(self._spread_times, (0, None))(_streams(key_B, 0), x_BTD.shape[1])
-        rows = self._rows(x_BTD, tokens_BTC, key_B, timed.t[None])
-        term_NC = self.process.step_nats(
-            rows.predicted, rows.noise_NC, rows.x0_NC, rows.time_N, levels=0
-        )
-        nats_NC = timed.weight.reshape(-1, 1) * term_NC + self.process.prior_nats(rows.x0_NC)
+        rows = self._rows(chain, x_BTD, tokens_BTC, key_B, timed.t[None])
+        term_NC = chain.step_nats(rows.predicted, rows.noise_NC, rows.x0_NC, rows.time_N, levels=0)
+        nats_NC = timed.weight.reshape(-1, 1) * term_NC + chain.prior_nats(rows.x0_NC)
         return jnp.sum(nats_NC, axis=-1).reshape(timed.t.shape)
 
     def condition(self, x_BTD: jax.Array, first: jax.Array | int = 0) -> jax.Array:
@@ -171,9 +170,9 @@ class GaussianDiffusionHead(nnx.Module):
         order_key, key = jax.random.split(key)
         stratum_T = jnp.argsort(jax.random.uniform(order_key, (positions,)))
         share_T = (stratum_T + jax.random.uniform(key, (positions,))) / positions
-        return self.process.drawn_times(share_T)
+        return self.process.respaced(0).drawn_times(share_T)
 
-    def _rows(self, x_BTD, tokens_BTC, key_B, time_RBT) -> Rows:
+    def _rows(self, process: GaussianProcess, x_BTD, tokens_BTC, key_B, time_RBT) -> Rows:
         """N = R B T rows: each token noised to R times."""
         repeats, (images, positions) = time_RBT.shape[0], x_BTD.shape[:2]
         shape = (repeats, positions, self.channels)
@@ -182,7 +181,7 @@ class GaussianDiffusionHead(nnx.Module):
             tokens_BTC.astype(F32)[None], (repeats, images, positions, self.channels)
         )
         noise_RBTC = jnp.moveaxis(noise_BRTC, 1, 0)
-        noisy_RBTC = self.process.noised(x0_RBTC, time_RBT, noise_RBTC)
+        noisy_RBTC = process.noised(x0_RBTC, time_RBT, noise_RBTC)
         z_BTD = self.condition(x_BTD)
         z_RBTD = jnp.broadcast_to(z_BTD[None], (repeats, *z_BTD.shape))
         flat = (-1, self.channels)
@@ -190,7 +189,7 @@ class GaussianDiffusionHead(nnx.Module):
         predicted = self.predicted(
             z_RBTD.reshape(-1, z_BTD.shape[-1]),
             noisy_RBTC.reshape(flat),
-            self.process.network_time(time_N),
+            process.network_time(time_N),
         )
         return Rows(x0_RBTC.reshape(flat), noise_RBTC.reshape(flat), time_N, predicted)
 

@@ -195,22 +195,21 @@ class JointOrder:
         comes from each of as many parts, equal in chance, of all times; each has its own noise.
         """
         x0_BPC = self.numbers(tokens_BTS)
+        chain = self.process.respaced(0)
 
         def drawn(number: jax.Array) -> jax.Array:
             keys_B = each_folded(key_B, number)
             jitter_B = jax.vmap(jax.random.uniform)(each_folded(keys_B, TIME))
-            time_B, weight_B = self.process.drawn_times((number + jitter_B) / draws)
+            time_B, weight_B = chain.drawn_times((number + jitter_B) / draws)
             noise_BPC = _normal(each_folded(keys_B, NOISE), x0_BPC)
-            noisy_BPC = self.process.noised(x0_BPC, time_B, noise_BPC)
-            time = self.process.network_time(time_B)
+            noisy_BPC = chain.noised(x0_BPC, time_B, noise_BPC)
+            time = chain.network_time(time_B)
             predicted = self.predicted(model, noisy_BPC, time, label_B)
-            term_BPC = self.process.step_nats(
-                predicted, noise_BPC, x0_BPC, time_B, levels=self.levels
-            )
+            term_BPC = chain.step_nats(predicted, noise_BPC, x0_BPC, time_B, levels=self.levels)
             return weight_B * jnp.sum(term_BPC, axis=(1, 2))
 
         terms_B = jnp.mean(jax.lax.map(drawn, jnp.arange(draws)), axis=0)
-        return terms_B + jnp.sum(self.process.prior_nats(x0_BPC), axis=(1, 2))
+        return terms_B + jnp.sum(chain.prior_nats(x0_BPC), axis=(1, 2))
 
     def forward_flops(self, model: "Generator") -> ByRole:
         """All patches, once."""

@@ -68,10 +68,16 @@ def test_the_bound_is_the_mean_over_orders_and_not_below_the_likelihood(name):
     assert np.all(bound_E >= truth_E - 1e-6) and np.max(bound_E - truth_E) > 0.01
     assert model.likelihood is Likelihood.BOUND
 
-    estimate = jax.jit(
-        lambda key_B: model.nats_per_image(images, jnp.ones(len(images), int), key_B, draws=6)
-    )
-    drawn_RE = np.array([estimate(image_keys(seed, len(images))) for seed in range(200)])
+    @jax.jit
+    def estimates(seeds_R):
+        label_E = jnp.ones(len(images), int)
+
+        def of(seed):
+            return model.nats_per_image(images, label_E, image_keys(seed, len(images)), draws=6)
+
+        return jax.lax.map(of, seeds_R, batch_size=10)
+
+    drawn_RE = np.asarray(estimates(jnp.arange(200)), np.float64)
     error_E = drawn_RE.mean(axis=0) - bound_E
     se_E = drawn_RE.std(axis=0, ddof=1) / math.sqrt(len(drawn_RE))
     assert np.abs(error_E / np.maximum(se_E, 1e-7)).max() < 4.5
