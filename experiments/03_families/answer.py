@@ -17,6 +17,10 @@ RESULTS = HERE / "results"
 TOKENIZERS = HERE.parent / "02_tokens" / "results" / "02_tokens"
 LEVEL = 0.90
 BITS = 1 / math.log(2)
+KINDS = (
+    *("pixel-ar", "pixel-mlm", "pixel-dit", "llamagen", "mlm", "elm-2-8", "S0", "S1", "S2", "S3"),
+    *("bigr-bce", "bigr-x0", "mar", "ar-diffusion", "dit"),
+)
 PAIRS = (
     ("pixel-mlm", "pixel-ar"),
     ("pixel-dit", "pixel-ar"),
@@ -48,12 +52,8 @@ def read(study: str) -> dict[str, list[dict[str, Any]]]:
 
 
 def kinds_of(runs: dict[str, Any]) -> list[str]:
-    """Kinds in the order of the sweep."""
-    sys.path.insert(0, str(HERE.parents[1]))
-    from lab.launch.door import load_function
-
-    order = load_function(str(HERE / "sweep.py"), "kinds")()
-    return [kind for kind in order if kind in runs]
+    """Kinds in the order of tables."""
+    return [kind for kind in KINDS if kind in runs]
 
 
 def over_seeds(values: list[float], form: str) -> str:

@@ -69,11 +69,6 @@ def sweep(what: str = "families") -> list[Override]:
     return parts[what]()
 
 
-def kinds() -> list[str]:
-    """Their names, in the order of tables."""
-    return list(KINDS)
-
-
 def rates() -> list[Override]:
     """Every kind at each rate, a quarter of the budget, 256 validation images, seed 0."""
     short = {

@@ -6,10 +6,11 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from lab.core.config import AnyRun, identity, run_directory
+from lab.core.config import AnyRun, RunConfig, identity, run_directory
 from lab.core.errors import LabError
 from lab.core.record import read_rows
 from lab.launch.claim import is_claimed
+from lab.models.sizes import llama_blocks
 
 FAILURE = "failure.txt"
 
@@ -32,7 +33,7 @@ class Entry:
     identity: str
     directory: pathlib.Path
     state: RunState
-    params: int | None  # of a generator's blocks or of a whole tokenizer, once it began
+    params: int | None  # of a generator's blocks or of a whole tokenizer; None: not yet counted
     step: int = 0
     total_steps: int = 0
     loss: float | None = None
@@ -60,7 +61,7 @@ def _entry(run: AnyRun, directory: pathlib.Path, rows: list[dict[str, Any]]) -> 
         identity=identity(run),
         directory=directory,
         state=_state(directory, rows),
-        params=_params(rows),
+        params=_params(run, rows),
     )
     if entry.state is RunState.FAILED:
         lines = (directory / FAILURE).read_text(encoding="utf-8").splitlines()
@@ -87,9 +88,10 @@ def _entry(run: AnyRun, directory: pathlib.Path, rows: list[dict[str, Any]]) -> 
     )
 
 
-def _params(rows: list[dict[str, Any]]) -> int | None:
+def _params(run: AnyRun, rows: list[dict[str, Any]]) -> int | None:
+    """From the record; of plain Llama blocks before there is one, for forecasts come first."""
     if not rows:
-        return None
+        return llama_blocks(run.model) if isinstance(run, RunConfig) else None
     params = rows[0]["params"]
     return params["blocks"] if "blocks" in params else sum(params.values())
 

@@ -7,6 +7,8 @@ they have 16 features a head (12 in s1), and SwiGLU's two thirds of four widths 
 
 import dataclasses
 
+from lab.core.config import ModelConfig
+
 
 @dataclasses.dataclass(frozen=True)
 class Size:
@@ -19,6 +21,14 @@ class Size:
     decoder_depth: int = 0  # of an encoder and decoder (MAR)
     denoiser_depth: int = 0  # of a diffusion head
     denoiser_width: int = 0
+
+
+def llama_blocks(model: ModelConfig) -> int | None:
+    """Parameters of the blocks before a model is built; None of blocks of another kind."""
+    if model.backbone != "llama" or model.modulation != "none":
+        return None
+    block = 4 * model.width**2 + 3 * model.width * model.mlp_hidden + 2 * model.width
+    return model.depth * block
 
 
 SMALL = {
