@@ -56,7 +56,7 @@ KINDS = {
     "bigr-bce": Kind("bigr.py:bce-s6", "binary-16", BITS),
     "bigr-x0": Kind("bigr.py:x0-s6", "binary-16", BITS, rate=0.018),
     "mar": Kind("mar.py:s6", "kl"),
-    "ar-diffusion": Kind("ar_diffusion.py:s6", "kl", rate=0.018),
+    "ar-diffusion": Kind("ar_diffusion.py:s6", "kl"),
     "dit": Kind("dit.py:s6", "kl", rate=0.002),
 }
 
