@@ -17,6 +17,7 @@ from lab.layers.norm import RMSNorm
 from lab.layers.parameters import Init, bias, head_matrix, table
 from lab.models.bernoulli import BernoulliProcess, balance_odds, class_balance
 from lab.models.drawing import Drawing, Proposal
+from lab.models.image_keys import each_folded, spread_shares
 from lab.models.logits import guided
 from lab.models.objective import NATS, Likelihood, Objective
 
@@ -95,7 +96,7 @@ class BernoulliDiffusionHead(nnx.Module):
 
     def loss(self, x_BTD: jax.Array, tokens_BTK: jax.Array, key_B: jax.Array) -> jax.Array:
         """Class-balanced cross-entropy (B, T), a mean over bits, each token at its own time."""
-        time_BT = jax.vmap(self._random_times, (0, None))(_streams(key_B, 0), x_BTD.shape[1])
+        time_BT = jax.vmap(self._random_times, (0, None))(each_folded(key_B, 0), x_BTD.shape[1])
         z_ND, x0_NK, noisy_NK, t_N = self._noised_rows(x_BTD, tokens_BTK, key_B, time_BT)
         logit_NK = self._network(z_ND, noisy_NK, t_N)
         y_NK = jnp.abs(noisy_NK - x0_NK) if self.target is Target.XOR else x0_NK
@@ -108,7 +109,7 @@ class BernoulliDiffusionHead(nnx.Module):
         T KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)) at one random t; times of an image
         are stratified over its positions. x_T is a fair coin in both: the prior costs nothing.
         """
-        time_BT = jax.vmap(self._spread_times, (0, None))(_streams(key_B, 0), x_BTD.shape[1])
+        time_BT = jax.vmap(self._spread_times, (0, None))(each_folded(key_B, 0), x_BTD.shape[1])
         z_ND, x0_NK, noisy_NK, t_N = self._noised_rows(x_BTD, tokens_BTK, key_B, time_BT)
         flip_NK = self._flip_logits(self.x0_logits(z_ND, noisy_NK, t_N), noisy_NK, t_N)
         term_NK = _step_nats(self.process, flip_NK, jnp.abs(noisy_NK - x0_NK), t_N[:, None])
@@ -200,17 +201,15 @@ class BernoulliDiffusionHead(nnx.Module):
 
     def _spread_times(self, key: jax.Array, positions: int) -> jax.Array:
         """Times 1..T (positions,), each uniform, together spread evenly, in random order."""
-        order_key, key = jax.random.split(key)
-        stratum_T = jax.random.permutation(order_key, positions)
-        share_T = (stratum_T + jax.random.uniform(key, (positions,))) / positions
-        # The sum can round up to the number of positions.
-        return jnp.minimum(1 + (share_T * self.process.steps).astype(jnp.int32), self.process.steps)
+        steps = self.process.steps
+        number_T = (spread_shares(key, positions) * steps).astype(jnp.int32)
+        return jnp.minimum(1 + number_T, steps)
 
     def _noised_rows(self, x_BTD, tokens_BTK, key_B, time_BT):
         """Rows N = B T of condition, x_0, x_t and t."""
         x0_BTK = tokens_BTK.astype(F32)
         draw = jax.vmap(lambda key: jax.random.uniform(key, x0_BTK.shape[1:]))
-        noisy_BTK = self.process.noised(x0_BTK, time_BT[..., None], draw(_streams(key_B, 1)))
+        noisy_BTK = self.process.noised(x0_BTK, time_BT[..., None], draw(each_folded(key_B, 1)))
         z_ND = self.condition(x_BTD).reshape(-1, x_BTD.shape[-1])
         rows = (-1, self.bits)
         return z_ND, x0_BTK.reshape(rows), noisy_BTK.reshape(rows), time_BT.reshape(-1)
@@ -269,10 +268,6 @@ class DirectBernoulliHead(nnx.Module):
         logit_TK = guided(self.logits(x_TD), null_TK, guidance)
         p_TK = jax.nn.sigmoid(logit_TK / drawing.temperature)
         return _proposal(jax.random.bernoulli(key, p_TK), p_TK)
-
-
-def _streams(key_B: jax.Array, stream: int) -> jax.Array:
-    return jax.vmap(jax.random.fold_in, (0, None))(key_B, stream)
 
 
 def _cross_entropy(logit: jax.Array, y: jax.Array) -> jax.Array:

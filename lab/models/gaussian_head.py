@@ -14,6 +14,7 @@ from lab.layers.norm import LayerNorm, RMSNorm
 from lab.layers.parameters import Init, table
 from lab.models.drawing import Drawing, Proposal
 from lab.models.gaussian import LOSS_UNIT, GaussianProcess, Predicted, Timed, split
+from lab.models.image_keys import each_folded, spread_shares
 from lab.models.logits import guided
 from lab.models.objective import Likelihood, Objective
 
@@ -91,7 +92,7 @@ class GaussianDiffusionHead(nnx.Module):
         def times(key: jax.Array) -> jax.Array:
             return jax.random.randint(key, (shape[0], shape[2]), 1, self.process.steps + 1)
 
-        time_RBT = jnp.moveaxis(jax.vmap(times)(_streams(key_B, 0)), 1, 0)
+        time_RBT = jnp.moveaxis(jax.vmap(times)(each_folded(key_B, 0)), 1, 0)
         rows = self._rows(self.process, x_BTD, tokens_BTC, key_B, time_RBT)
         loss_NC = self.process.training_loss(
             rows.predicted, rows.noise_NC, rows.x0_NC, rows.time_N, levels=0
@@ -105,7 +106,7 @@ class GaussianDiffusionHead(nnx.Module):
         spread evenly over its positions, in random order. A density: it may be negative.
         """
         chain = self.process.respaced(0)
-        timed = jax.vmap(self._spread_times, (0, None))(_streams(key_B, 0), x_BTD.shape[1])
+        timed = jax.vmap(self._spread_times, (0, None))(each_folded(key_B, 0), x_BTD.shape[1])
         rows = self._rows(chain, x_BTD, tokens_BTC, key_B, timed.t[None])
         term_NC = chain.step_nats(rows.predicted, rows.noise_NC, rows.x0_NC, rows.time_N, levels=0)
         nats_NC = timed.weight.reshape(-1, 1) * term_NC + chain.prior_nats(rows.x0_NC)
@@ -167,16 +168,13 @@ class GaussianDiffusionHead(nnx.Module):
 
     def _spread_times(self, key: jax.Array, positions: int) -> Timed:
         """Times of the positions of an image, each by its chance, together spread evenly."""
-        order_key, key = jax.random.split(key)
-        stratum_T = jnp.argsort(jax.random.uniform(order_key, (positions,)))
-        share_T = (stratum_T + jax.random.uniform(key, (positions,))) / positions
-        return self.process.respaced(0).drawn_times(share_T)
+        return self.process.respaced(0).drawn_times(spread_shares(key, positions))
 
     def _rows(self, process: GaussianProcess, x_BTD, tokens_BTC, key_B, time_RBT) -> Rows:
         """N = R B T rows: each token noised to R times."""
         repeats, (images, positions) = time_RBT.shape[0], x_BTD.shape[:2]
         shape = (repeats, positions, self.channels)
-        noise_BRTC = jax.vmap(lambda key: jax.random.normal(key, shape))(_streams(key_B, 1))
+        noise_BRTC = jax.vmap(lambda key: jax.random.normal(key, shape))(each_folded(key_B, 1))
         x0_RBTC = jnp.broadcast_to(
             tokens_BTC.astype(F32)[None], (repeats, images, positions, self.channels)
         )
@@ -192,7 +190,3 @@ class GaussianDiffusionHead(nnx.Module):
             process.network_time(time_N),
         )
         return Rows(x0_RBTC.reshape(flat), noise_RBTC.reshape(flat), time_N, predicted)
-
-
-def _streams(key_B: jax.Array, stream: int) -> jax.Array:
-    return jax.vmap(jax.random.fold_in, (0, None))(key_B, stream)

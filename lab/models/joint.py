@@ -17,8 +17,8 @@ from lab.layers.modulation import Modulation, modulated
 from lab.layers.norm import standardised
 from lab.layers.parameters import Init, head_matrix, input_matrix
 from lab.models.gaussian import LOSS_UNIT, GaussianProcess, Predicted, split, to_codes, to_numbers
-from lab.models.objective import Likelihood, Objective, Training, keys_of
-from lab.models.orders import each_folded
+from lab.models.image_keys import each_folded, keys_of
+from lab.models.objective import Likelihood, Objective, Training
 
 if typing.TYPE_CHECKING:
     from lab.models.generator import Generator

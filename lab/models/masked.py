@@ -12,9 +12,10 @@ import jax.numpy as jnp
 from lab.core.counts import ByRole
 from lab.layers.attention import Mask
 from lab.layers.dropout import dropout
+from lab.models.image_keys import each_folded, keys_of
 from lab.models.masks import MaskSchedule
-from lab.models.objective import NATS, Likelihood, Objective, Training, keys_of
-from lab.models.orders import HEAD, Grid, each_folded
+from lab.models.objective import NATS, Likelihood, Objective, Training
+from lab.models.orders import HEAD, Grid
 
 if typing.TYPE_CHECKING:
     from lab.models.generator import Generator

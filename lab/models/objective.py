@@ -5,7 +5,6 @@ import enum
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 NATS = "loss_nats_per_token"  # the key of a loss that is a likelihood
 
@@ -35,8 +34,3 @@ class Training(NamedTuple):
 
     loss_B: jax.Array
     positions: jax.Array | int  # predicted in each image
-
-
-def keys_of(key: jax.Array, images: int) -> jax.Array:
-    """A key for each image of a batch, by its place in it: (B,)."""
-    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(images))

@@ -16,10 +16,13 @@ from lab.core.counts import ByRole
 from lab.layers.attention import Mask
 from lab.layers.dropout import dropout
 from lab.layers.positions import grid_angles, with_prefix
-from lab.models.objective import Likelihood, Objective, Training, keys_of
+from lab.models.image_keys import each_folded, keys_of
+from lab.models.objective import Likelihood, Objective, Training
 
 if typing.TYPE_CHECKING:
     from lab.models.generator import Generator
+
+HEAD = 3  # folded into the key of a step: what a head draws; 0 to 2 are split from it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,12 +174,3 @@ class RasterOrder:
             head=positions * model.head.forward_flops_per_position,
             attention=attention,
         )
-
-
-HEAD = 3  # folded into the key of a step: what a head draws; 0 to 2 are split from it
-
-
-def each_folded(key_B: jax.Array | None, number: jax.Array | int) -> jax.Array:
-    """Keys (B,) of the images with a number folded into each."""
-    assert key_B is not None  # what is drawn needs keys
-    return jax.vmap(jax.random.fold_in, in_axes=(0, None))(key_B, number)

@@ -1,0 +1,28 @@
+"""A random key for each image of a batch, so that nothing of an image depends on the others.
+
+B images, T positions.
+"""
+
+import jax
+import jax.numpy as jnp
+
+
+def keys_of(key: jax.Array, images: int) -> jax.Array:
+    """A key (B,) for each image of a batch, by its place in it."""
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(images))
+
+
+def each_folded(key_B: jax.Array | None, number: jax.Array | int) -> jax.Array:
+    """Keys (B,) of the images with a number folded into each."""
+    assert key_B is not None  # what is drawn needs keys
+    return jax.vmap(jax.random.fold_in, in_axes=(0, None))(key_B, number)
+
+
+def spread_shares(key: jax.Array, positions: int) -> jax.Array:
+    """Numbers (T,) from 0 to 1, each uniform, one in each of T equal parts, in random order.
+
+    One may round up to 1.
+    """
+    order_key, key = jax.random.split(key)
+    part_T = jnp.argsort(jax.random.uniform(order_key, (positions,)))
+    return (part_T + jax.random.uniform(key, (positions,))) / positions
