@@ -3,7 +3,7 @@
     python -m lab.launch.sweep experiments/03_families/sweep.py:rates --workers 2
     python -m lab.launch.sweep experiments/03_families/sweep.py:families --workers 2
 
-`rates` tries learning rates at a quarter of the budget; `families` are the runs of the answer. All
+`rates` tries learning rates at an eighth of the budget; `families` are the runs of the answer. All
 but those on pixels want tokenizers of experiments/02_tokens trained and the images encoded
 (README.md).
 """
@@ -18,7 +18,7 @@ from lab.core.fields import overlay
 from lab.core.sweep import Override, axis, product
 
 STUDY = "03_families"
-BUDGET = "6e11 flops"
+BUDGET = "1.2e12 flops"
 PILOT = "1.5e11 flops"
 SEEDS = (0, 1, 2)
 TRIED = (0.002, 0.006, 0.018)
@@ -70,7 +70,7 @@ def sweep(what: str = "families") -> list[Override]:
 
 
 def rates() -> list[Override]:
-    """Every kind at each rate, a quarter of the budget, 256 validation images, seed 0."""
+    """Every kind at each rate, an eighth of the budget, 256 validation images, seed 0."""
     short = {
         "study": f"{STUDY}_rates",
         "train.duration": PILOT,
