@@ -39,21 +39,35 @@ def test_where_axes_go():
     assert spec == PartitionSpec(None, "fsdp", "tensor")
 
 
+IDS = families.Codes(vocabulary=1024, grid=(16, 16, 1), classes=1000)
+BITS = families.Codes(vocabulary=2, grid=(16, 16, 1), classes=1000)
+LATENTS = families.Codes(vocabulary=0, grid=(16, 16, 1), classes=1000, channels=16)
+POD = {  # a config, its codes, numbers at a position
+    "elm-s6": (config("s6", **{"model.subcodes": 2}), IDS, 2),
+    "elm-L": (config("L", **{"model.subcodes": 2}), IDS, 2),
+    "elm-2B": (config("2B", **{"model.subcodes": 2}), IDS, 2),
+    "mlm-L": (config("L", "mlm"), IDS, 1),
+    "bigr-L": (config("L", "bigr"), BITS, 24),
+    "mar-L": (config("L", "mar"), LATENTS, 16),
+    "ar_diffusion-L": (config("L", "ar_diffusion"), LATENTS, 16),
+    "dit-L": (config("L", "dit"), LATENTS, 16),
+}
+
+
 @pytest.mark.parametrize("layout", sorted(LAYOUTS))
-@pytest.mark.parametrize("size", ["s6", "L", "2B"])
-def test_a_step_lowers_for_a_pod_of_256_chips(layout, size):
+@pytest.mark.parametrize("name", POD)
+def test_a_step_lowers_for_a_pod_of_256_chips(layout, name):
     """Abstractly: no chip, no array; XLA's partitioner sees it only on the real compiler."""
-    run = config(size, **{"model.subcodes": 2})
+    run, codes, numbers = POD[name]
     table = LAYOUTS[layout]
     fixed = math.prod(n for n in table["mesh"].values() if n != -1)
     shape = {axis: 256 // fixed if n == -1 else n for axis, n in table["mesh"].items()}
-    if size == "s6" and layout != "ddp":
-        pytest.skip(f"{run.model.width} features do not divide over 128 chips")
+    if run.model.width % max(shape.values()) and layout != "ddp":
+        pytest.skip(f"{run.model.width} features do not divide over {max(shape.values())} chips")
     mesh = AbstractMesh(
         tuple(shape.values()), tuple(shape), axis_types=(AxisType.Auto,) * len(shape)
     )
     made = Layout(name=layout, mesh=mesh, batch=table["batch"], rules=table["rules"])
-    codes = families.Codes(vocabulary=1024, grid=(16, 16, 1), classes=1000)
     make = families.builder(
         run.model, codes, families.Running(compute_dtype="bfloat16", platform="tpu", remat="full")
     )
@@ -62,19 +76,19 @@ def test_a_step_lowers_for_a_pod_of_256_chips(layout, size):
         lambda key: initial_state(make, transform, key, ema=True), jax.random.key(0)
     )
     shardings = state_shardings(made, bare)
-    optimizer = dataclasses.replace(run.optimizer, ema_decay=0.999)
     steps = make_steps(
         made,
         shardings,
-        optimizer=optimizer,
+        optimizer=dataclasses.replace(run.optimizer, ema_decay=0.999),
         transform=transform,
         width=run.model.width,
-        loss_key="loss_nats_per_token",
+        loss_key=bare["params"].objective.key,
         bound_draws=1,
     )
     rows = made.batch_sharding()
+    kind = jnp.float32 if codes.channels else jnp.int32
     batch = {
-        "codes": jax.ShapeDtypeStruct((512, 256, 2), jnp.int32, sharding=rows),
+        "codes": jax.ShapeDtypeStruct((512, 256, numbers), kind, sharding=rows),
         "label": jax.ShapeDtypeStruct((512,), jnp.int32, sharding=rows),
         "weight": jax.ShapeDtypeStruct((512,), jnp.float32, sharding=rows),
     }
