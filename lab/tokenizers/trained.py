@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import math
 import pathlib
 from collections.abc import Callable, Sequence
@@ -13,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from lab.core.codes import Alphabet, CodeKind, bits_to_subcodes, check_split, subcodes_to_bits
-from lab.core.config import TokenizerRunConfig, admit, identity
+from lab.core.config import TokenizerRunConfig, identity
 from lab.core.errors import LabError
+from lab.core.finished import read_finished
 from lab.core.layout import Layout, data_layout
-from lab.core.record import read_rows
 from lab.core.store import Store, tree_sha256
 from lab.tokenizers.autoencoder import Autoencoder
 from lab.tokenizers.build import autoencoder_builder
@@ -244,16 +243,14 @@ def open_tokenizer(
 
     Raises LabError for a directory of anything else, and for a run that has not ended well.
     """
-    run = _read_config(directory)
-    rows = read_rows(directory / "record.jsonl")
-    if not rows or rows[-1]["kind"] != "end" or rows[-1]["status"] != "finished":
-        raise LabError(f"{directory}: this tokenizer is not trained to its end; train it first")
+    finished = read_finished(directory, TokenizerRunConfig)
+    run, rows = finished.run, finished.rows
     weights = "ema" if run.optimizer.ema_decay else "raw"
     part = "params" if weights == "raw" else weights
     make = autoencoder_builder(run, compute_dtype="float32")
     like = {part: jax.eval_shape(make, jax.random.key(0))}
     with Store(directory / "checkpoints", writable=False) as store:
-        restored = store.restore(like, step=rows[-1]["step"], part=True)
+        restored = store.restore(like, step=finished.step, part=True)
     assert restored is not None  # a named step is restored or raises
     return TrainedTokenizer(
         run,
@@ -268,20 +265,3 @@ def open_tokenizer(
 def _last(rows: list[dict[str, Any]], weights: str) -> dict[str, Any]:
     found = [r for r in rows if r["kind"] == "evaluation" and r["weights"] == weights]
     return found[-1] if found else {}
-
-
-def _read_config(directory: pathlib.Path) -> TokenizerRunConfig:
-    path = directory / "config.json"
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        config, given = document["config"], document["identity"]
-    except FileNotFoundError:
-        raise LabError(f"{path}: missing; the run directory of a tokenizer is expected") from None
-    except (ValueError, KeyError, TypeError):
-        raise LabError(f"{path}: not a config of this laboratory") from None
-    run = admit(config)
-    if not isinstance(run, TokenizerRunConfig):
-        raise LabError(f"{directory}: a generator's run; that of a tokenizer is expected")
-    if identity(run) != given:
-        raise LabError(f"{path}: its fields give the identity {identity(run)}, it says {given}")
-    return run

@@ -1,0 +1,72 @@
+"""Images of any family, as tokens: the sampler that its order calls for.
+
+B images, T positions, S numbers at a position.
+"""
+
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lab.core.errors import LabError
+from lab.models.masked import MaskedOrder
+from lab.models.orders import RasterOrder
+from lab.sampling import autoregressive, diffusion, masked
+from lab.sampling.conditions import Known, blank, check_known
+from lab.sampling.settings import Settings
+
+if TYPE_CHECKING:
+    from lab.models.generator import Generator
+
+_raster = jax.jit(autoregressive.draw, static_argnames=("settings", "features"))
+_masked = jax.jit(masked.draw, static_argnames=("settings", "most"))
+_joint = jax.jit(diffusion.draw, static_argnames=("settings",))
+
+
+def sample(
+    model: "Generator",
+    label_B: jax.Array,
+    key_B: jax.Array,
+    settings: Settings,
+    known: Known | None = None,
+) -> jax.Array:
+    """Tokens (B, T, S) of images of these classes, or latents; one compiled program.
+
+    Of a joint order they are (B, P, C), which flattened is the same. Everything random of image b
+    comes from key_B[b] (`image_keys`), so that it is the same whatever else is in the batch, up to
+    the rounding of products of other shapes. `known` keeps a part of each image: the first
+    positions under raster order, any under a masked one, and any under a joint one, where the rest
+    is not quite conditional on it (`diffusion.draw`). Raises LabError for a mask that does not fit
+    and for more rounds than positions.
+    """
+    order, images = model.order, len(label_B)
+    if not isinstance(order, RasterOrder | MaskedOrder):
+        return _jointly(model, label_B, key_B, settings, known)
+    positions, empty = order.grid.positions, blank(model, images)
+    known = known or Known(empty, np.ones((images, positions), bool))
+    raster = isinstance(order, RasterOrder)
+    check_known(known, images=images, positions=positions, suffix=raster)
+    tokens_BTS = jnp.asarray(known.tokens_BTS, empty.dtype)
+    hidden_BT = jnp.asarray(known.hidden_BT)
+    if raster:
+        return _raster(model, label_B, key_B, tokens_BTS, hidden_BT, settings=settings)
+    rounds = settings.unmasking.rounds or positions
+    if rounds > positions:
+        raise LabError(f"rounds {rounds}: allowed are at most the {positions} positions")
+    plan_NB = masked.plan(known.hidden_BT, rounds)
+    most = max(masked.most_fixed(plan_NB), masked.most_fixed_of(positions, rounds))
+    plan_NB = jnp.asarray(plan_NB)
+    drawn = _masked(
+        model, label_B, key_B, tokens_BTS, hidden_BT, plan_NB, most=most, settings=settings
+    )
+    return drawn.tokens_BTS
+
+
+def _jointly(model, label_B, key_B, settings: Settings, known: Known | None) -> jax.Array:
+    if known is None:
+        return _joint(model, label_B, key_B, settings=settings)
+    positions = known.tokens_BTS.shape[1]
+    check_known(known, images=len(label_B), positions=positions, suffix=False)
+    tokens_BTS, hidden_BT = jnp.asarray(known.tokens_BTS), jnp.asarray(known.hidden_BT)
+    return _joint(model, label_B, key_B, tokens_BTS, hidden_BT, settings=settings)

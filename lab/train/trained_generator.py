@@ -1,0 +1,85 @@
+"""A trained generator, from its run directory."""
+
+import dataclasses
+import pathlib
+
+import jax
+
+from lab.core import manifest as manifests
+from lab.core.config import RunConfig
+from lab.core.errors import LabError
+from lab.core.finished import read_finished
+from lab.core.manifest import Damaged
+from lab.core.store import Store
+from lab.models import families
+from lab.models.generator import Generator
+from lab.tokenizers.spec import TokenSpec
+
+CHECKPOINTS = "checkpoints"
+CLASSES = "params/classes/table/value"  # a leaf with a row a class and one for the null class
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A run that has ended well, its parameters not yet read."""
+
+    directory: pathlib.Path
+    run: RunConfig
+    step: int  # of its last checkpoint
+    weights: str  # "raw", or "ema" where the run kept an average
+    classes: int
+
+    def codes(self, spec: TokenSpec) -> families.Codes:
+        """What its tokenizer tells the model."""
+        return families.Codes(
+            vocabulary=spec.vocabulary,
+            grid=spec.grid,
+            classes=self.classes,
+            channels=spec.channels,
+        )
+
+    def open(self, spec: TokenSpec, *, platform: str) -> Generator:
+        """The generator for this platform, its parameters on the host."""
+        dtype = self.run.execution.compute_dtype
+        if dtype == "auto":
+            dtype = "float32" if platform == "cpu" else "bfloat16"
+        running = families.Running(
+            compute_dtype=dtype,
+            platform=platform,
+            unroll=self.run.execution.unroll_layers,
+        )
+        make = families.builder(self.run.model, self.codes(spec), running)
+        part = "params" if self.weights == "raw" else self.weights
+        like = {part: jax.eval_shape(make, jax.random.key(0))}
+        with Store(self.directory / CHECKPOINTS, writable=False) as store:
+            restored = store.restore(like, step=self.step, part=True)
+        assert restored is not None  # a named step is restored or raises
+        return restored.tree[part]
+
+
+def find_trained(directory: pathlib.Path, *, weights: str = "") -> Trained:
+    """The finished run of a generator; its average where it kept one, unless told otherwise.
+
+    Raises LabError for a directory of anything else, for a run that has not ended well, and where
+    an average is asked for and none was kept.
+    """
+    finished = read_finished(directory, RunConfig)
+    run, step = finished.run, finished.step
+    averaged = bool(run.optimizer.ema_decay)
+    if weights == "ema" and not averaged:
+        raise LabError(f"{directory}: kept no average (config.optimizer.ema_decay = 0); take raw")
+    weights = weights or ("ema" if averaged else "raw")
+    folder = directory / CHECKPOINTS / str(step)
+    return Trained(
+        directory=directory, run=run, step=step, weights=weights, classes=_classes(folder)
+    )
+
+
+def _classes(folder: pathlib.Path) -> int:
+    """Classes of the data, from the shape of the class embedding."""
+    try:
+        return manifests.read(folder).digests[CLASSES]["shape"][0] - 1
+    except Damaged as damage:
+        raise LabError(f"{folder}: {damage}") from None
+    except (KeyError, TypeError):
+        raise LabError(f"{folder}: not a checkpoint of a generator of this laboratory") from None
