@@ -18,7 +18,19 @@ TOKENIZERS = HERE.parent / "02_tokens" / "results" / "02_tokens"
 LEVEL = 0.90
 BITS = 1 / math.log(2)
 KINDS = (
-    *("pixel-ar", "pixel-mlm", "pixel-dit", "llamagen", "mlm", "elm-2-8", "S0", "S1", "S2", "S3"),
+    *(
+        "pixel-ar",
+        "pixel-mlm",
+        "pixel-dit",
+        "llamagen",
+        "mlm",
+        "elm-2-8",
+        "S0",
+        "S1",
+        "S1-any",
+        "S2",
+        "S3",
+    ),
     *("bigr-bce", "bigr-x0", "mar", "ar-diffusion", "dit"),
 )
 PAIRS = (
@@ -27,6 +39,7 @@ PAIRS = (
     ("mlm", "llamagen"),
     ("S0", "elm-2-8"),
     ("S1", "S0"),
+    ("S1-any", "S1"),
     ("S2", "S0"),
     ("S3", "S1"),
     ("S3", "S2"),

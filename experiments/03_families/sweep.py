@@ -30,6 +30,7 @@ TOKENIZERS = {
 }
 BITS = {"model.subcodes": 16}
 TWO = {"model.subcodes": 2}  # sub-codes of 8 bits
+ANY = {"model.mask_schedule": "linear", "model.mask_rates": 64}  # trains on the bound itself
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +52,7 @@ KINDS = {
     "elm-2-8": Kind("elm.py:s6", "binary-16", TWO),
     "S0": Kind("bigr.py:S0-s6", "binary-16", TWO),
     "S1": Kind("bigr.py:S1-s6", "binary-16", TWO),
+    "S1-any": Kind("bigr.py:S1-s6", "binary-16", TWO | ANY),
     "S2": Kind("bigr.py:S2-s6", "binary-16", BITS, rate=0.018),
     "S3": Kind("bigr.py:S3-s6", "binary-16", BITS, rate=0.018),
     "bigr-bce": Kind("bigr.py:bce-s6", "binary-16", BITS),
