@@ -45,7 +45,12 @@ def straight(tmp_path_factory):
     return of
 
 
-@pytest.mark.parametrize("name", WORLDS)
+# Of each kind of order and head one is fast; the others take minutes to compile.
+FAST = ("mlm", "bigr", "mar", "dit-pixels")
+ALL = [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in WORLDS]
+
+
+@pytest.mark.parametrize("name", ALL)
 def test_stop_and_go_on_is_bit_exact(tmp_path, straight, name):
     train(family_job(tmp_path, name), stop_at=7)
     again = family_job(tmp_path, name)
@@ -58,8 +63,8 @@ def test_stop_and_go_on_is_bit_exact(tmp_path, straight, name):
     np.testing.assert_array_equal(validation(again), validation(straight(name)))
 
 
-@pytest.mark.parametrize("layout", ["fsdp", "fsdp_tp"])
-@pytest.mark.parametrize("name", WORLDS)
+@pytest.mark.parametrize("layout", [pytest.param("fsdp", marks=pytest.mark.slow), "fsdp_tp"])
+@pytest.mark.parametrize("name", ALL)
 def test_every_layout_gives_the_same_losses(tmp_path, straight, name, layout):
     other = family_job(tmp_path, name, layout=layout)
     train(other)
@@ -67,7 +72,7 @@ def test_every_layout_gives_the_same_losses(tmp_path, straight, name, layout):
     np.testing.assert_allclose(validation(other), validation(straight(name)), rtol=2e-3, atol=1e-2)
 
 
-@pytest.mark.parametrize("name", WORLDS)
+@pytest.mark.parametrize("name", ALL)
 def test_the_record_says_what_the_numbers_are(straight, name):
     rows = record(straight(name))
     header, last = rows[0], [r for r in rows if r["kind"] == "evaluation"][-1]
@@ -90,7 +95,7 @@ def test_the_record_says_what_the_numbers_are(straight, name):
     )
 
 
-@pytest.mark.parametrize("name", ["mlm", "bigr", "mar", "dit"])
+@pytest.mark.parametrize("name", FAST)
 def test_the_draws_of_a_bound_belong_to_the_image(tmp_path, straight, name):
     """Whatever the batch of the evaluation and the device: the same masks, times and noise."""
     batches = {"train.evaluation_batch_size": 4, "train.evaluate_every_steps": 0}
