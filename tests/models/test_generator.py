@@ -41,30 +41,6 @@ def test_first_loss_is_that_of_a_uniform_distribution():
     assert float(training_loss(model, batch, None)) == pytest.approx(math.log(16), rel=1e-6)
 
 
-def test_causality_by_gradient():
-    """The nats of position i have exactly zero gradient to the input of any token from i on."""
-    run = config("s4")
-    codes = families.Codes(vocabulary=5, grid=(2, 2, 3), classes=3)
-    model = generator(run, codes)
-    tokens_BTS = jax.random.randint(jax.random.key(3), (1, 12, 1), 0, 5)
-    label_B = jnp.zeros(1, int)
-    embedded_BTD = model.embedding(tokens_BTS[:, :-1])
-
-    def nats_T(offset_TD):
-        original = type(model.embedding).__call__
-        model.embedding.__class__.__call__ = lambda self, c: original(self, c) + offset_TD[None]
-        try:
-            return model.order.position_nats(model, tokens_BTS, label_B)[0]
-        finally:
-            model.embedding.__class__.__call__ = original
-
-    jacobian_TID = jax.jacobian(nats_T)(jnp.zeros(embedded_BTD.shape[1:]))
-    reach_TI = np.asarray(jnp.abs(jacobian_TID).sum(-1))
-    for position in range(12):
-        assert np.all(reach_TI[position, position:] == 0.0)
-        assert np.all(reach_TI[position, :position] > 0.0)
-
-
 def test_class_changes_every_position():
     model = generator(config("s4"), SMALL)
     tokens_BTS = jnp.zeros((1, 3, 1), int)
