@@ -12,7 +12,16 @@ from lab.core.config import ModelConfig
 from lab.core.errors import LabError
 from lab.core.fields import nearest
 from lab.models import sizes
-from lab.models.parts import BACKBONES, EMBEDDINGS, HEADS, ORDERS, Codes, Running, check_fit
+from lab.models.parts import (
+    BACKBONES,
+    EMBEDDINGS,
+    HEADS,
+    ORDERS,
+    Codes,
+    Running,
+    check_each_other,
+    check_fit,
+)
 
 if typing.TYPE_CHECKING:
     import jax
@@ -109,13 +118,14 @@ def fill_sizes(model: Any) -> None:
 
 
 def check_parts(model: ModelConfig) -> None:
-    """Refuse parts that do not exist; before jax is imported."""
+    """Refuse parts that do not exist or do not fit each other; before jax is imported."""
     tables = dict(zip(PARTS, (EMBEDDINGS, BACKBONES, ORDERS, HEADS), strict=True))
     for kind, table in tables.items():
         name = getattr(model, kind)
         if name not in table:
             allowed = ", ".join(sorted(table))
             raise LabError(f'config.model.{kind} = "{name}": allowed are {allowed}')
+    check_each_other(model)
 
 
 def builder(

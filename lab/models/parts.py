@@ -51,7 +51,7 @@ HEAD_OF = {
 
 def check_fit(model: ModelConfig, codes: Codes) -> None:
     """Raise LabError where parts do not fit each other, or the tokens of the tokenizer."""
-    _check_parts_fit(model)
+    check_each_other(model)
     tokens = "latents" if codes.channels else "bits" if codes.vocabulary == 2 else "ids"
     allowed = {"latents": ("latents",), "bits": ("bits", "ids"), "ids": ("ids",)}[tokens]
     for kind, table in (("embedding", EMBEDDING_OF), ("head", HEAD_OF)):
@@ -68,7 +68,8 @@ def check_fit(model: ModelConfig, codes: Codes) -> None:
         )
 
 
-def _check_parts_fit(model: ModelConfig) -> None:
+def check_each_other(model: ModelConfig) -> None:
+    """Raise LabError where parts do not fit each other, whatever the tokens."""
     if model.order not in SERVES[model.backbone]:
         allowed = ", ".join(SERVES[model.backbone])
         raise LabError(

@@ -49,7 +49,7 @@ def test_help_has_an_example_and_loads_nothing_heavy(arguments):
         (["--config.execution.layout=fspd"], ["config.execution.layout", '"fsdp"']),
         (["--config.model.family=elmo"], ["config.model.family", '"elm"']),
         (["--config.model.size=s99"], ["s99", "s1, s2"]),
-        (["--config.model.head=bernoulli"], ["config.model.head", "categorical"]),
+        (["--config.model.head=bernouli"], ["config.model.head", "categorical"]),
         (["--config.seed"], ["a value is missing"]),
         (["--config.seed", "--parameters"], ["--config.seed", "a value is missing"]),
         (["--config.seed=1.5"], ["config.seed", "int expected"]),
