@@ -54,7 +54,12 @@ def by_orders(nats, positions):
     return np.array(found)
 
 
-@pytest.mark.parametrize("name", WORLDS)
+FAST = ("categorical", "tied", "subcodes")
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in WORLDS]
+)
 def test_the_bound_is_the_mean_over_orders_and_not_below_the_likelihood(name):
     run, codes, subcodes = WORLDS[name]
     # A shared gate that starts at zero needs more for positions to matter to each other.

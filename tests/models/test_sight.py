@@ -65,7 +65,14 @@ def reach(model, tokens, features):
     return np.asarray(jnp.abs(jax.jit(jax.jacrev(seen_T))(zeros)).sum(-1))
 
 
-SLOW = ("llamagen", "elm-2", "S0", "S2")  # what they add to the others is little
+SLOW = (
+    "llamagen",
+    "elm-2",
+    "S0",
+    "S2",
+    "ar_diffusion",
+    "S3",
+)  # what they add to the others is little
 
 
 @pytest.mark.parametrize(
@@ -81,7 +88,9 @@ def test_raster_orders_see_nothing_from_their_own_position_on(name):
         assert np.all(found_TT[position, :position] > 0.0)
 
 
-@pytest.mark.parametrize("name", MASKED)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in MASKED]
+)
 def test_masked_orders_see_all_that_is_visible_and_nothing_hidden(name):
     run, codes, numbers = MASKED[name]
     model, tokens = stirred(run, codes), tokens_of(codes, numbers)
