@@ -162,7 +162,13 @@ def test_public_parameters_are_those_of_the_formula(name):
 
 
 @pytest.mark.parametrize("loss", [Squares(), Huber(1e-3)], ids=["squares", "huber"])
-@pytest.mark.parametrize("name", named_forms())
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(n, marks=pytest.mark.slow) if n == "repeats_excess" else n
+        for n in named_forms()
+    ],
+)
 def test_exact_recovery_of_a_noiseless_law(name, loss):
     form = law_named(name)
     truth = truth_of(form)
