@@ -65,14 +65,8 @@ def reach(model, tokens, features):
     return np.asarray(jnp.abs(jax.jit(jax.jacrev(seen_T))(zeros)).sum(-1))
 
 
-SLOW = (
-    "llamagen",
-    "elm-2",
-    "S0",
-    "S2",
-    "ar_diffusion",
-    "S3",
-)  # what they add to the others is little
+# What these add to the others is little.
+SLOW = ("llamagen", "elm-2", "S0", "S2", "ar_diffusion", "S3")
 
 
 @pytest.mark.parametrize(
