@@ -90,16 +90,15 @@ class LatentTokenizer:
         return self.trained.decode_codes((latents * self.scale).astype(np.float32))
 
     def drawer_on(self, layout: Layout) -> Callable[..., tuple[jax.Array, jax.Array]]:
-        """(rows (B, T * 2 C), key, first) -> latents (B, T, C) and posterior_nats (B,).
+        """(rows (B, T * 2 C), key, number (B,)) -> latents (B, T, C) and posterior_nats (B,).
 
-        Image i of the batch draws by number `first` + i of the key, whatever else is in the batch.
-        posterior_nats is minus the log density of the draw under the posterior.
+        An image draws by its number of the key, whatever else is in the batch and on whichever
+        host. posterior_nats is minus the log density of the draw under the posterior.
         """
         channels, rows = self.channels, layout.batch_sharding()
 
-        def draw(moments: jax.Array, key: jax.Array, first: jax.Array):
-            numbers = first + jnp.arange(len(moments))
-            key_B = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, numbers)
+        def draw(moments: jax.Array, key: jax.Array, number_B: jax.Array):
+            key_B = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, number_B)
             mean, log_variance = jnp.split(
                 moments.reshape(len(moments), -1, 2 * channels), 2, axis=-1
             )
@@ -107,4 +106,4 @@ class LatentTokenizer:
             nats = (noise**2 + log_variance + math.log(2 * math.pi)) / 2
             return mean + jnp.exp(log_variance / 2) * noise, jnp.sum(nats, axis=(1, 2))
 
-        return jax.jit(draw, in_shardings=(rows, None, None), out_shardings=(rows, rows))
+        return jax.jit(draw, in_shardings=(rows, None, rows), out_shardings=(rows, rows))

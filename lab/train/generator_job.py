@@ -134,10 +134,10 @@ class GeneratorJob(Job[RunConfig]):
         """
         placed = self._placed({k: batch[k] for k in ("tokens", "label", "weight")})
         tokens = placed.pop("tokens")
-        first = 0
+        first = step * len(tokens) if stream is Stream.EVALUATE else 0
+        number = self._placed({"number": self._numbers(first, len(batch["tokens"]))})
         if stream is Stream.EVALUATE:
-            first = step * len(tokens)
-            placed |= self._placed({"number": self._numbers(first, len(batch["tokens"]))})
+            placed |= number
         if self._encode is None and self._draw is None:
             return {"codes": tokens.reshape(len(tokens), -1, self.run.model.subcodes), **placed}
         if stream is Stream.EVALUATE:
@@ -145,7 +145,7 @@ class GeneratorJob(Job[RunConfig]):
         else:
             drawn = key(self.run.seed, Stream.CODES, step)
         if self._draw is not None:
-            codes, nats = self._draw(tokens, drawn, first)
+            codes, nats = self._draw(tokens, drawn, number["number"])
             return {"codes": codes, "posterior_nats": nats, **placed}
         assert self._encode is not None  # one of the two is there
         if not self.run.tokenizer.sampled:
