@@ -25,15 +25,28 @@ from tests.models.worlds import config
 pytestmark = pytest.mark.tpu_backend
 
 
+IDS = families.Codes(vocabulary=256, grid=(16, 16, 1), classes=1000)
+BITS = families.Codes(vocabulary=2, grid=(16, 16, 1), classes=1000)
+LATENTS = families.Codes(vocabulary=0, grid=(16, 16, 1), classes=1000, channels=16)
+WORLDS = {  # a config, its codes, numbers at a position
+    "elm": (config("s12", **{"model.subcodes": 2}), IDS, 2),
+    "mlm": (config("s12", "mlm"), IDS, 1),
+    "bigr": (config("s12", "bigr"), BITS, 24),
+    "mar": (config("s12", "mar"), LATENTS, 16),
+    "ar_diffusion": (config("s12", "ar_diffusion"), LATENTS, 16),
+    "dit": (config("s12", "dit", **{"model.patch": 2}), LATENTS, 16),
+}
+
+
 @pytest.mark.parametrize("layout", sorted(LAYOUTS))
-def test_the_training_step_compiles_for_a_slice_of_v5e(layout):
+@pytest.mark.parametrize("name", WORLDS)
+def test_the_training_step_compiles_for_a_slice_of_v5e(layout, name):
     pytest.importorskip("libtpu")
     from jax.experimental import topologies
 
     devices = topologies.get_topology_desc(platform="tpu", topology_name="v5e:4x4").devices
     made = make_layout(layout, LAYOUTS, devices)
-    run = config("s12", **{"model.subcodes": 2})
-    codes = families.Codes(vocabulary=256, grid=(16, 16, 1), classes=1000)
+    run, codes, numbers = WORLDS[name]
     running = families.Running(compute_dtype="bfloat16", platform="tpu", remat="full")
     make, transform = families.builder(run.model, codes, running), direction(run.optimizer)
     bare = jax.eval_shape(
@@ -46,12 +59,13 @@ def test_the_training_step_compiles_for_a_slice_of_v5e(layout):
         optimizer=run.optimizer,
         transform=transform,
         width=run.model.width,
-        loss_key="loss_nats_per_token",
+        loss_key=bare["params"].objective.key,
         bound_draws=1,
     )
     rows = made.batch_sharding()
+    kind = jnp.float32 if codes.channels else jnp.int32
     batch = {
-        "codes": jax.ShapeDtypeStruct((64, 256, 2), jnp.int32, sharding=rows),
+        "codes": jax.ShapeDtypeStruct((64, 256, numbers), kind, sharding=rows),
         "label": jax.ShapeDtypeStruct((64,), jnp.int32, sharding=rows),
         "weight": jax.ShapeDtypeStruct((64,), jnp.float32, sharding=rows),
     }
