@@ -56,6 +56,7 @@ class SubcodeEmbedding(nnx.Module):
             self.projection = matrix(projection_key, shape, ("embed", "embed_out"), init)
         if slots > 1:
             self.slot_table = table(slot_key, (slots, width), ("slots", "embed"), init)
+        self.masked = masked  # where it is not, the backbone keeps hidden positions out
         if masked:
             self.mask = MaskVector(jax.random.fold_in(key, 3), width=width, init=init)
 
@@ -73,12 +74,9 @@ class SubcodeEmbedding(nnx.Module):
         x_BTD = rows_BTSD.reshape(batch, positions, -1)
         if self.subcodes > 1:
             x_BTD = linear(x_BTD, self.projection)
-        if hidden_BT is not None:
+        if self.masked:
             x_BTD = self.mask(x_BTD, hidden_BT)
-        if self.slots > 1:
-            slot_T = (first + jnp.arange(positions)) % self.slots
-            x_BTD = x_BTD + self.slot_table[...][slot_T][None]
-        return x_BTD
+        return x_BTD + _of_slots(self, positions, first) if self.slots > 1 else x_BTD
 
     @property
     def forward_flops_per_position(self) -> int:
@@ -87,17 +85,37 @@ class SubcodeEmbedding(nnx.Module):
         return 2 * self.subcodes * width * width if self.subcodes > 1 else 0
 
 
+def _of_slots(embedding: "SubcodeEmbedding | VectorEmbedding", positions: int, first) -> jax.Array:
+    """What each of so many positions (1, T, D), from `first` on, has of its slot."""
+    slot_T = (first + jnp.arange(positions)) % embedding.slots
+    return embedding.slot_table[...][slot_T][None]
+
+
 class VectorEmbedding(nnx.Module):
-    """One affine map from the numbers at a position: bits as they are (BiGR), or a latent (MAR)."""
+    """One affine map from the numbers at a position: bits as they are (BiGR), or a latent (MAR).
+
+    `slots` and `masked` as in `SubcodeEmbedding`.
+    """
 
     def __init__(
-        self, key: jax.Array, *, inputs: int, width: int, init: Init, masked: bool = False
+        self,
+        key: jax.Array,
+        *,
+        inputs: int,
+        slots: int,
+        width: int,
+        init: Init,
+        masked: bool = False,
     ):
         matrix_key, mask_key = jax.random.split(key)
         self.projection = Affine(
             input_matrix(matrix_key, (inputs, width), ("features", "embed"), init)
         )
-        self.masked = masked  # where it is not, the backbone keeps hidden positions out
+        self.slots = slots
+        if slots > 1:
+            slot_key = jax.random.fold_in(key, 3)
+            self.slot_table = table(slot_key, (slots, width), ("slots", "embed"), init)
+        self.masked = masked
         if masked:
             self.mask = MaskVector(mask_key, width=width, init=init)
 
@@ -108,9 +126,11 @@ class VectorEmbedding(nnx.Module):
         *,
         first: jax.Array | int = 0,
     ) -> jax.Array:
-        """Embeddings (B, T, D); they do not depend on `first`."""
+        """Embeddings (B, T, D) of positions from `first` on."""
         x_BTD = self.projection(tokens_BTS.astype(jnp.float32))
-        return self.mask(x_BTD, hidden_BT) if self.masked else x_BTD
+        if self.masked:
+            x_BTD = self.mask(x_BTD, hidden_BT)
+        return x_BTD + _of_slots(self, x_BTD.shape[1], first) if self.slots > 1 else x_BTD
 
     @property
     def forward_flops_per_position(self) -> int:

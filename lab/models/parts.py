@@ -88,12 +88,14 @@ def check_each_other(model: ModelConfig) -> None:
         "denoiser_depth": model.head in ("bernoulli_diffusion", "gaussian_diffusion"),
         "denoiser_width": model.head in ("bernoulli_diffusion", "gaussian_diffusion"),
         "mask_rates": model.mask_schedule in ("cosine", "linear"),
+        "decoder_depth": model.backbone == "encoder_decoder",
+        "buffer": model.backbone == "encoder_decoder",
     }
     for name, needed in needs.items():
         if needed and getattr(model, name) in (0, "none"):
             raise LabError(
-                f"config.model.{name} = {getattr(model, name)!r}: a value is needed where order = "
-                f'"{model.order}" and head = "{model.head}"'
+                f"config.model.{name} = {getattr(model, name)!r}: needed where backbone = "
+                f'"{model.backbone}", order = "{model.order}" and head = "{model.head}"'
             )
     if model.head == "bernoulli_diffusion" and model.denoiser_target not in ("xor", "x0"):
         raise LabError(
@@ -149,17 +151,26 @@ def _subcodes(key, model: ModelConfig, codes: Codes):
         slots=codes.grid[2],
         width=model.width,
         init=_init(model),
-        masked=model.order == "masked",
+        masked=_holds_mask_vectors(model),
     )
+
+
+def _holds_mask_vectors(model: ModelConfig) -> bool:
+    """Whether an embedding marks what is hidden; an encoder and decoder do so themselves."""
+    return model.order == "masked" and model.backbone == "llama"
 
 
 def _numbers(inputs):
     def make(key, model: ModelConfig, codes: Codes):
         from lab.models.embeddings import VectorEmbedding
 
-        masked = model.order == "masked" and model.backbone == "llama"
         return VectorEmbedding(
-            key, inputs=inputs(model, codes), width=model.width, init=_init(model), masked=masked
+            key,
+            inputs=inputs(model, codes),
+            slots=codes.grid[2],
+            width=model.width,
+            init=_init(model),
+            masked=_holds_mask_vectors(model),
         )
 
     return make

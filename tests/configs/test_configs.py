@@ -23,6 +23,7 @@ TOKENS = {  # of a family, as small as its published ones are large
     "bigr": families.Codes(vocabulary=2, grid=(8, 8, 1), classes=10),
 }
 PIXELS = families.Codes(vocabulary=16, grid=(8, 8, 3), classes=10)
+ENCODER_DECODER = {"model.backbone": "encoder_decoder", "model.decoder_depth": 1}
 SWEEPS = sorted((ROOT / "experiments").glob("*/sweep.py"))
 
 
@@ -65,6 +66,8 @@ def test_the_variants_of_bigr(variant):
         ("elm", {"model.head": "bernoulli"}, 'model.head = "bernoulli": takes bits'),
         ("mlm", {"model.backbone": "dit"}, 'backbone "dit" serves joint'),
         ("mlm", {"model.mask_schedule": "none"}, "model.mask_schedule = 'none'"),
+        ("mlm", {"model.backbone": "encoder_decoder"}, "model.decoder_depth = 0"),
+        ("mlm", {**ENCODER_DECODER, "model.buffer": 0}, "model.buffer = 0"),
         ("elm", {"model.order": "masked"}, "model.mask_schedule = 'none'"),
         ("dit", {"model.order": "raster"}, 'backbone "dit" serves joint'),
         ("dit", {"model.patch": 3}, "must divide the grid of 8 x 8"),

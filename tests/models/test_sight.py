@@ -102,3 +102,35 @@ def test_masked_orders_see_all_that_is_visible_and_nothing_hidden(name):
     if name == "mar":  # the decoder's own mask token stands where the offset would
         assert np.all(found_TT[:, hidden] == 0.0)
     assert np.all(found_TT[:, ~hidden] > 0.0)
+
+
+RGB_BITS = families.Codes(vocabulary=2, grid=(1, 2, 3), classes=3)
+ENCODER_DECODER = {
+    "model.backbone": "encoder_decoder",
+    "model.decoder_depth": 1,
+    "model.buffer": 2,
+}
+EMBEDDINGS = {  # numbers at a position with slots, and sub-codes where the decoder has the mask
+    "bits": (config("bce-s2", "bigr", **{"model.subcodes": 1}), RGB_BITS, 1),
+    "subcodes": (config("s2", "mlm", **ENCODER_DECODER), PIXELS, 1),
+}
+
+
+@pytest.mark.parametrize("name", EMBEDDINGS)
+def test_hidden_slots_of_a_cell_are_told_apart_and_no_parameter_is_idle(name):
+    """Colours of a pixel have the same rotation: without a slot they would be one another."""
+    run, codes, numbers = EMBEDDINGS[name]
+    model, tokens = stirred(run, codes, noise=1.0), tokens_of(codes, numbers)
+    hidden_BT = jnp.arange(codes.positions)[None] > 2
+
+    @jax.jit
+    def features(embedding):
+        parts = {n: getattr(model, n) for n in ("classes", "backbone", "order", "compute_dtype")}
+        stood_in = types.SimpleNamespace(embedding=embedding, **parts)
+        return model.order.features(stood_in, tokens, hidden_BT, jnp.zeros(1, int), None)[0]
+
+    cell_TD = features(model.embedding)[3:6]
+    assert all(np.abs(cell_TD[i] - cell_TD[j]).max() > 1e-3 for i, j in ((0, 1), (0, 2), (1, 2)))
+    grads = jax.grad(lambda embedding: jnp.sum(jnp.sin(features(embedding))))(model.embedding)
+    named = jax.tree_util.tree_leaves_with_path(grads)
+    assert not [jax.tree_util.keystr(path) for path, leaf in named if not np.any(leaf)]
