@@ -13,13 +13,14 @@ RANK = {
     "data": 1,
     "models": 2,
     "tokenizers": 2,
+    "extractors": 2,
     "sampling": 3,
     "metrics": 3,
     "train": 4,
     "launch": 5,
 }
 ONLY_IN = {
-    "flax": {"lab/layers", "lab/models", "lab/tokenizers"},
+    "flax": {"lab/layers", "lab/models", "lab/tokenizers", "lab/extractors"},
     "orbax": {"lab/core"},
     "absl": {"lab/launch"},
     "time": {"lab/launch", "experiments", "tools", "benchmarks"},
