@@ -1,4 +1,4 @@
-"""Copy what a finding rests on out of a study's folder: records, configs, losses by image.
+"""Copy what a finding rests on out of a study's folder: records, configs, losses by image, quality.
 
     python tools/collect_records.py runs/STUDY experiments/01_first_ladder/results
 
@@ -9,7 +9,13 @@ import argparse
 import pathlib
 import shutil
 
-KEPT = ("*/record.jsonl", "*/config.json", "*/validation.npz", "forecast*.json*")
+KEPT = (
+    "*/record.jsonl",
+    "*/config.json",
+    "*/validation.npz",
+    "*/quality.jsonl",
+    "forecast*.json*",
+)
 
 
 def main() -> None:
