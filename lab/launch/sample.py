@@ -77,10 +77,11 @@ def check_flags(flags: argparse.Namespace, overrides: dict[str, str]) -> None:
         raise LabError(f"--config.{next(iter(overrides))}: this command takes no config")
     if not pathlib.Path(flags.run).is_dir():
         raise LabError(f"{flags.run}: no such run directory")
-    for name, least in (("per_class", 1), ("batch", 1), ("seed", 0)):
-        if getattr(flags, name) < least:
-            value = getattr(flags, name)
-            raise LabError(f"--{name.replace('_', '-')} {value}: allowed is >= {least}")
+    for name, least, below in (("per_class", 1, 2**31), ("batch", 1, 2**31), ("seed", 0, 2**31)):
+        value = getattr(flags, name)
+        if not least <= value < below:
+            flag = name.replace("_", "-")
+            raise LabError(f"--{flag} {value}: allowed are {least} to {below - 1}")
     together = {"--keep": flags.keep, "--of": flags.of, "--images": flags.images}
     missing = [name for name, value in together.items() if value is None]
     if 0 < len(missing) < len(together):

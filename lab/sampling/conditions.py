@@ -67,13 +67,21 @@ def blank(model: "Generator", images: int) -> jax.Array:
     return jnp.zeros((images, *like.shape), like.dtype)
 
 
-def check_known(known: Known, *, images: int, positions: int, suffix: bool) -> None:
-    """Raise LabError where the mask does not fit; with `suffix` what is drawn must come last."""
+def check_known(known: Known, *, images: int, positions: int, numbers: int, suffix: bool) -> None:
+    """Raise LabError where mask or tokens do not fit; with `suffix` what is drawn must come last.
+
+    `numbers` are those of a position.
+    """
     hidden_BT = np.asarray(known.hidden_BT)
     if hidden_BT.shape != (images, positions) or hidden_BT.dtype != np.bool_:
         raise LabError(
             f"known tokens: a mask {hidden_BT.dtype} {hidden_BT.shape}; expected is bool "
             f"({images}, {positions})"
+        )
+    if np.shape(known.tokens_BTS) != (images, positions, numbers):
+        raise LabError(
+            f"known tokens: {np.shape(known.tokens_BTS)}; expected is "
+            f"({images}, {positions}, {numbers})"
         )
     if suffix and np.any(hidden_BT[:, :-1] & ~hidden_BT[:, 1:]):
         raise LabError(

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lab.core.errors import LabError
+from lab.models.gaussian_head import GaussianDiffusionHead
 from lab.models.masked import MaskedOrder
 from lab.models.orders import RasterOrder
 from lab.sampling import autoregressive, diffusion, masked
@@ -37,8 +38,8 @@ def sample(
     comes from key_B[b] (`image_keys`), so that it is the same whatever else is in the batch, up to
     the rounding of products of other shapes. `known` keeps a part of each image: the first
     positions under raster order, any under a masked one, and any under a joint one, where the rest
-    is not quite conditional on it (`diffusion.draw`). Raises LabError for a mask that does not fit
-    and for more rounds than positions.
+    is not quite conditional on it (`diffusion.draw`). Raises LabError for a mask or tokens that do
+    not fit, for more rounds than positions, and for a ranking of latents by confidence.
     """
     order, images = model.order, len(label_B)
     if not isinstance(order, RasterOrder | MaskedOrder):
@@ -46,11 +47,15 @@ def sample(
     positions, empty = order.grid.positions, blank(model, images)
     known = known or Known(empty, np.ones((images, positions), bool))
     raster = isinstance(order, RasterOrder)
-    check_known(known, images=images, positions=positions, suffix=raster)
+    numbers = empty.shape[2]
+    check_known(known, images=images, positions=positions, numbers=numbers, suffix=raster)
     tokens_BTS = jnp.asarray(known.tokens_BTS, empty.dtype)
     hidden_BT = jnp.asarray(known.hidden_BT)
     if raster:
         return _raster(model, label_B, key_B, tokens_BTS, hidden_BT, settings=settings)
+    if settings.unmasking.ranked and isinstance(model.head, GaussianDiffusionHead):
+        ranking = settings.unmasking.ranking
+        raise LabError(f"order {ranking}: latents have no {ranking}; allowed are random, raster")
     rounds = settings.unmasking.rounds or positions
     if rounds > positions:
         raise LabError(f"rounds {rounds}: allowed are at most the {positions} positions")
@@ -66,7 +71,8 @@ def sample(
 def _jointly(model, label_B, key_B, settings: Settings, known: Known | None) -> jax.Array:
     if known is None:
         return _joint(model, label_B, key_B, settings=settings)
-    positions = known.tokens_BTS.shape[1]
-    check_known(known, images=len(label_B), positions=positions, suffix=False)
+    images, whole = len(label_B), model.order.cells * model.order.channels
+    positions = max(1, np.shape(known.hidden_BT)[-1])  # cells, or the slots of cells
+    check_known(known, images=images, positions=positions, numbers=whole // positions, suffix=False)
     tokens_BTS, hidden_BT = jnp.asarray(known.tokens_BTS), jnp.asarray(known.hidden_BT)
     return _joint(model, label_B, key_B, tokens_BTS, hidden_BT, settings=settings)

@@ -140,8 +140,9 @@ def test_eight_devices_draw_the_images_of_one(folder):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--per-class", "0"], ["--per-class 0", ">= 1"]),
-        (["--seed", "-1"], ["--seed -1", ">= 0"]),
+        (["--per-class", "0"], ["--per-class 0", "1 to"]),
+        (["--seed", "-1"], ["--seed -1", "0 to"]),
+        (["--seed", str(2**40)], ["--seed 1099511627776", "0 to 2147483647"]),
         (["--keep", "top:0.5"], ["--of, --images not given"]),
         (["--classes", "1", "1"], ["--classes 1", "given twice"]),
         (["--schedule", "cosine"], ["--schedule", "invalid choice"]),

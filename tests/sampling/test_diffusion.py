@@ -16,7 +16,7 @@ from lab.models.gaussian import GaussianProcess, Predicted
 from lab.models.joint import JointOrder
 from lab.sampling import diffusion
 from lab.sampling.conditions import image_keys
-from lab.sampling.guidance import Guidance
+from lab.sampling.guidance import Guidance, Schedule
 from lab.sampling.settings import Drawing, Method, Settings
 
 STD, MEANS = 0.4, (1.0, -0.5, 0.0)  # of the classes 0 and 1, and of the null class
@@ -44,9 +44,13 @@ MODEL = types.SimpleNamespace(
 )
 
 
-def drawn(label, *, method, steps, guidance=1.0, **known):
+def drawn(
+    label, *, method, steps, guidance=1.0, schedule=Schedule.CONSTANT, temperature=1.0, **known
+):
     settings = Settings(
-        guidance=Guidance(guidance), drawing=Drawing(steps=steps), method=Method(method)
+        guidance=Guidance(guidance, schedule),
+        drawing=Drawing(steps=steps, temperature=temperature),
+        method=Method(method),
     )
 
     @jax.jit
@@ -81,15 +85,34 @@ def test_the_second_order_is_nearer_than_the_first():
     assert heun[8] < 0.8 * euler and heun[16] < euler / 2 and euler > 0.005
 
 
-def test_only_the_ancestral_chain_draws_noise():
-    twice = [drawn(0, method="ddim", steps=5) for _ in range(2)]
-    np.testing.assert_array_equal(*twice)
-    settings = Settings(drawing=Drawing(steps=5, temperature=1e-6))
-    draw = jax.jit(
-        lambda key_B: diffusion.draw(MODEL, jnp.zeros(MANY, int), key_B, settings=settings)
-    )
-    cold = np.asarray(draw(image_keys(0, jnp.arange(MANY))))
-    assert cold.std() < 0.8 * drawn(0, method="ddpm", steps=5).std()
+@pytest.mark.parametrize("method", list(Method))
+def test_only_the_ancestral_chain_draws_noise(method):
+    """What the temperature multiplies: noise beside x_T, which it leaves."""
+    cold, warm = (drawn(0, method=method, steps=5, temperature=t) for t in (1e-6, 1.0))
+    if method is Method.DDPM:
+        assert cold.std() < 0.8 * warm.std()
+    else:
+        np.testing.assert_array_equal(cold, warm)
+        assert warm.std() > 0.1
+
+
+def test_guidance_grows_from_the_first_step_to_the_last():
+    """The mean of the draws follows the mean of the flow, in float64, step by step."""
+    steps, scale = 40, 4.0
+    tables = PROCESS.respaced(steps).tables
+    means = {}
+    for growing in (True, False):
+        mean = 0.0  # of x_T
+        for done in range(steps):
+            t = steps - done
+            share = (done + 1 if growing else t) / steps
+            centre = (1 + (scale - 1) * share) * MEANS[1]
+            signal, noise = tables.signal[t], tables.noise[t]
+            e = noise * (mean - signal * centre) / (signal**2 * STD**2 + noise**2)
+            mean = tables.growth[t] * mean - tables.turn[t] * e
+        means[growing] = mean
+    x = drawn(1, method="ddim", steps=steps, guidance=scale, schedule=Schedule.LINEAR)
+    assert abs(x.mean() - means[True]) < 0.03 < 0.2 < abs(means[True] - means[False])
 
 
 def test_what_is_kept_is_exact_and_the_rest_is_of_the_data():
