@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lab.core.canonical import json_sha256
+from lab.core.classifier_checks import check_classifier
 from lab.core.errors import LabError
 from lab.core.fields import allow, count, defining, plain, probability, section
 from lab.core.tokenizer_checks import check_tokenizer
@@ -45,7 +46,7 @@ class TokenizerConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageConfig:
-    """The images that a tokenizer sees: the largest centred square, area-averaged."""
+    """The images that a network sees: the largest centred square, area-averaged."""
 
     resolution: int = count()
     channels: str = allow(choices=("grey", "rgb"))
@@ -100,6 +101,22 @@ class LossConfig:
     adversarial_most: float = allow(above=0.0)
     discriminator_width: int = count()
     discriminator_layers: int = count()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClassifierConfig:
+    """A classifier and its size; a field that a kind does not use is 0 or ""."""
+
+    kind: str = allow(choices=("conv", "patch"))
+    size: str
+    width: int = count()
+    depth: int = count()
+    patch: int = count()
+    multipliers: str
+    groups: int = count(0)
+    heads: int = count(0)
+    mlp_hidden: int = count(0)
+    label_smoothing: float = probability()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -221,23 +238,45 @@ class TokenizerRunConfig:
     execution: ExecutionConfig = allow(execution=True)
 
 
-AnyRun = RunConfig | TokenizerRunConfig
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClassifierRunConfig:
+    """All of a run that trains a classifier of images."""
+
+    name: str = allow(execution=True)
+    study: str = allow(execution=True)
+    seed: int = allow(at_least=0, below=2**31)
+    data: DataConfig
+    images: ImageConfig
+    classifier: ClassifierConfig
+    optimizer: OptimizerConfig
+    train: TrainConfig
+    execution: ExecutionConfig = allow(execution=True)
+
+
+AnyRun = RunConfig | TokenizerRunConfig | ClassifierRunConfig
+# What a run trains, by the section that only its config has.
+_BY_SECTION: dict[str, type[AnyRun]] = {
+    "autoencoder": TokenizerRunConfig,
+    "classifier": ClassifierRunConfig,
+}
 
 
 def admit(config: Mapping[str, Any]) -> AnyRun:
     """The one door: a nested mapping (ConfigDict) to a checked run; one with a section
-    `autoencoder` trains a tokenizer.
+    `autoencoder` trains a tokenizer, one with `classifier` a classifier.
 
     Raises LabError naming the path, the value and what is allowed, for an unknown or missing
     field, a wrong type, a value out of range, or fields that do not fit each other.
     """
-    kind = TokenizerRunConfig if "autoencoder" in config else RunConfig
-    run = section(kind, config, prefix="config")
+    found = [kind for name, kind in _BY_SECTION.items() if name in config]
+    run = section(found[0] if found else RunConfig, config, prefix="config")
     if isinstance(run, RunConfig):
         _check_model(run)
         _check_tokens(run)
-    else:
+    elif isinstance(run, TokenizerRunConfig):
         check_tokenizer(run)
+    else:
+        check_classifier(run)
     if "/" in run.study or run.study in ("", ".", ".."):
         raise LabError(f'config.study = "{run.study}": a plain folder name is expected')
     _check_durations(run)

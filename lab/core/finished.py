@@ -5,12 +5,23 @@ import json
 import pathlib
 from typing import Any, Generic, TypeVar
 
-from lab.core.config import AnyRun, RunConfig, TokenizerRunConfig, admit, identity
+from lab.core.config import (
+    AnyRun,
+    ClassifierRunConfig,
+    RunConfig,
+    TokenizerRunConfig,
+    admit,
+    identity,
+)
 from lab.core.errors import LabError
 from lab.core.record import read_rows
 
 Run = TypeVar("Run", bound=AnyRun)
-NAMES: dict[type, str] = {RunConfig: "generator", TokenizerRunConfig: "tokenizer"}
+NAMES: dict[type, str] = {
+    RunConfig: "generator",
+    TokenizerRunConfig: "tokenizer",
+    ClassifierRunConfig: "classifier",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +38,7 @@ class Finished(Generic[Run]):
 
 
 def read_finished(directory: pathlib.Path, kind: type[Run]) -> Finished[Run]:
-    """The finished run of a generator or of a tokenizer.
+    """The finished run of a generator, of a tokenizer or of a classifier.
 
     Raises LabError for a directory of anything else, and for a run that has not ended well.
     """

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Callable
 
 from lab.core.codes import CodeKind
-from lab.core.config import DataConfig, RunConfig, TokenizerRunConfig
+from lab.core.config import ClassifierRunConfig, DataConfig, RunConfig, TokenizerRunConfig
 from lab.core.errors import LabError
 from lab.core.layout import Layout
 from lab.data.code_shards import CodeShards
@@ -25,6 +25,7 @@ from lab.tokenizers.latents import LatentTokenizer
 from lab.tokenizers.perceptual import load_perceptual
 from lab.tokenizers.pixels import Pixels, frames_of
 from lab.tokenizers.trained import SplitTokenizer, TrainedTokenizer, open_tokenizer
+from lab.train.classifier_job import ClassifierJob
 from lab.train.generator_job import GeneratorJob
 from lab.train.job import Images, Split
 from lab.train.tokenizer_job import TokenizerJob
@@ -50,6 +51,13 @@ def tokenizer_job(run: TokenizerRunConfig, layout: Layout, watch: Watch) -> Toke
     frames = frames_of(run.images.resolution, run.images.channels)
     images = images_of(run.data, frames, watch, are_images=True)
     return TokenizerJob(run, layout=layout, images=images, perceptual=perceptual)
+
+
+def classifier_job(run: ClassifierRunConfig, layout: Layout, watch: Watch) -> ClassifierJob:
+    """The job of a classifier's run."""
+    frames = frames_of(run.images.resolution, run.images.channels)
+    images = images_of(run.data, frames, watch, are_images=True)
+    return ClassifierJob(run, layout=layout, images=images)
 
 
 def generator_job(run: RunConfig, layout: Layout, watch: Watch) -> GeneratorJob:

@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from lab.core.config import AnyRun, TokenizerRunConfig, run_directory
+from lab.core.config import AnyRun, ClassifierRunConfig, TokenizerRunConfig, run_directory
 from lab.core.errors import LabError
 from lab.core.record import finished, read_rows
 
@@ -38,6 +38,8 @@ def _weight(run: AnyRun) -> float:
     """Relative cost of a step: a matrix product's, with an overhead that small widths feel."""
     if isinstance(run, TokenizerRunConfig):
         return run.autoencoder.width * (run.autoencoder.width + 256)
+    if isinstance(run, ClassifierRunConfig):
+        return run.classifier.depth * run.classifier.width * (run.classifier.width + 256)
     return run.model.depth * run.model.width * (run.model.width + 256)
 
 

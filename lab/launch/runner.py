@@ -13,14 +13,20 @@ from typing import Any
 import jax
 
 from configs.layouts import LAYOUTS
-from lab.core.config import AnyRun, TokenizerRunConfig, identity, run_directory
+from lab.core.config import (
+    AnyRun,
+    ClassifierRunConfig,
+    TokenizerRunConfig,
+    identity,
+    run_directory,
+)
 from lab.core.errors import LabError, Stopped
 from lab.core.fields import plain
 from lab.core.layout import make_layout
 from lab.core.record import finished, read_rows
 from lab.launch.claim import HeldElsewhere, claimed
 from lab.launch.door import ROOT
-from lab.launch.jobs import Preparing, Watch, generator_job, tokenizer_job
+from lab.launch.jobs import Preparing, Watch, classifier_job, generator_job, tokenizer_job
 from lab.train.job import Job
 from lab.train.loop import Hooks, Loop, Outcome, Status
 
@@ -65,6 +71,8 @@ def make_job(run: AnyRun, watch: Watch) -> Job:
     layout = make_layout(run.execution.layout, LAYOUTS, devices[:wanted])
     if isinstance(run, TokenizerRunConfig):
         return tokenizer_job(run, layout, watch)
+    if isinstance(run, ClassifierRunConfig):
+        return classifier_job(run, layout, watch)
     return generator_job(run, layout, watch)
 
 
