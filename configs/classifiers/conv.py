@@ -1,7 +1,10 @@
 """A residual convolutional network (He et al. 2016), small enough for a CPU.
 
     python -m lab.launch.train --config configs/classifiers/conv.py:small
-    python -m lab.launch.train --config configs/classifiers/conv.py:small --config.data.name cifar10
+
+Another data set brings its own size: Fashion-MNIST wants --config.data.name fashion_mnist
+--config.images.resolution 28 --config.images.channels grey --config.classifier.patch 2
+--config.classifier.multipliers 1-2.
 
 Its 128 features before the last matrix are what Frechet distances of a data set are taken in.
 """

@@ -19,7 +19,7 @@ def get_config(size: str = "small") -> ConfigDict:
     c.classifier.kind = "patch"
     c.classifier.size = size
     c.classifier.width = 96
-    c.classifier.depth = 4
+    c.classifier.depth = 3
     c.classifier.patch = 8
     c.classifier.heads = 4
     c.classifier.mlp_hidden = 384
@@ -29,7 +29,7 @@ def get_config(size: str = "small") -> ConfigDict:
     c.optimizer.warmup = "200 steps"
     c.optimizer.cooldown_fraction = 0.5
     c.train.batch_size = 32
-    c.train.duration = "8 epochs"
+    c.train.duration = "6 epochs"
     c.train.log_every_steps = 100
     c.train.evaluation_batch_size = 128
     return c
