@@ -5,7 +5,7 @@ B images of a batch, T positions, S numbers at a position.
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -132,38 +132,65 @@ def draw(
     should_stop: Callable[[], bool],
     devices: Sequence[jax.Device] | None = None,
 ) -> Samples:
-    """All images, in batches of one size: the last is filled up, so that one program draws all.
-
-    Raises Stopped between batches. The batch is split over the devices, all of this host's unless
-    told otherwise.
-    """
-    layout = data_layout(devices or jax.local_devices())
-    size = -(-batch // layout.batch_shards) * layout.batch_shards
-    model = trained.open(tokenizer.spec, platform=jax.local_devices()[0].platform)
-    model = jax.device_put(model, layout.replicated())
-    total, found, ended_s = len(wanted.class_N), [], []
+    """All images, in batches of one size. Raises Stopped between batches."""
+    total, done, found, ended_s = len(wanted.class_N), 0, [], []
     began_s = time.monotonic()
-    for first in range(0, total, size):
-        if should_stop():
-            raise Stopped
-        part = np.minimum(np.arange(first, first + size), total - 1)
-        label_B, number_B = (
-            jax.device_put(each[part], layout.batch_sharding())
-            for each in (wanted.class_N, wanted.number_N)
-        )
-        tokens = sample(model, label_B, image_keys(seed, number_B), settings, _part(wanted, part))
-        found.append(np.asarray(tokens)[: total - first])
+    for tokens in drawn(
+        *(trained, tokenizer, wanted, settings),
+        seed=seed,
+        batch=batch,
+        should_stop=should_stop,
+        devices=devices,
+    ):
+        found.append(tokens)
         ended_s.append(time.monotonic())
-        progress(min(first + size, total), total)
+        done += len(tokens)
+        progress(done, total)
     tokens = np.concatenate(found)
     later_s = ended_s[-1] - ended_s[0]
+    later = (total - len(found[0])) / later_s if len(ended_s) > 1 else None
     return Samples(
         images=tokenizer.decode(tokens.reshape(total, -1)),
         tokens=tokens,
         wanted=wanted,
         first_batch_s=ended_s[0] - began_s,
-        images_per_s=size * (len(ended_s) - 1) / later_s if len(ended_s) > 1 else None,
+        images_per_s=later,
     )
+
+
+def drawn(
+    trained: Trained,
+    tokenizer: AnyTokenizer,
+    wanted: Wanted,
+    settings: Settings,
+    *,
+    seed: int,
+    batch: int,
+    should_stop: Callable[[], bool],
+    first: int = 0,
+    devices: Sequence[jax.Device] | None = None,
+) -> Iterator[np.ndarray]:
+    """Tokens (b, T, S) of one batch after another, of the images from `first` on.
+
+    The last batch is filled up, so that one program draws all; what fills it up is left out. The
+    batch is split over the devices, all of this host's unless told otherwise. Raises Stopped
+    between batches.
+    """
+    layout = data_layout(devices or jax.local_devices())
+    size = -(-batch // layout.batch_shards) * layout.batch_shards
+    model = trained.open(tokenizer.spec, platform=jax.local_devices()[0].platform)
+    model = jax.device_put(model, layout.replicated())
+    total = len(wanted.class_N)
+    for start in range(first, total, size):
+        if should_stop():
+            raise Stopped
+        part = np.minimum(np.arange(start, start + size), total - 1)
+        label_B, number_B = (
+            jax.device_put(each[part], layout.batch_sharding())
+            for each in (wanted.class_N, wanted.number_N)
+        )
+        tokens = sample(model, label_B, image_keys(seed, number_B), settings, _part(wanted, part))
+        yield np.asarray(tokens)[: total - start]
 
 
 def _part(wanted: Wanted, part: np.ndarray) -> Known | None:

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from lab.layers.kernels import attend, attend_one
+from lab.layers.kernels import attend, attend_one, attention_weights
 from lab.layers.linear import linear
 from lab.layers.parameters import Init, matrix
 from lab.layers.positions import rotate, rotate_one
@@ -55,16 +55,26 @@ class Attention(nnx.Module):
         self.platform = platform
 
     def __call__(self, x_BTD: jax.Array, angles_TK: np.ndarray) -> jax.Array:
-        def split(y_BTD: jax.Array) -> jax.Array:
-            return y_BTD.reshape(*y_BTD.shape[:2], self.heads, -1)
-
-        q_BTHK = rotate(split(linear(x_BTD, self.query)), angles_TK)
-        k_BTHK = rotate(split(linear(x_BTD, self.key)), angles_TK)
-        v_BTHK = split(linear(x_BTD, self.value))
+        q_BTHK, k_BTHK = self._queries_keys(x_BTD, angles_TK)
+        v_BTHK = self._heads(linear(x_BTD, self.value))
         y_BTHK = attend(
             q_BTHK, k_BTHK, v_BTHK, causal=self.mask is Mask.CAUSAL, platform=self.platform
         )
         return linear(y_BTHK.reshape(x_BTD.shape), self.out)
+
+    def weights(self, x_BTD: jax.Array, angles_TK: np.ndarray) -> jax.Array:
+        """How much each query takes of each key: (B, H, T, T) in float32, rows sum to one."""
+        q_BTHK, k_BTHK = self._queries_keys(x_BTD, angles_TK)
+        return attention_weights(
+            q_BTHK, k_BTHK, causal=self.mask is Mask.CAUSAL, platform=self.platform
+        )
+
+    def _queries_keys(self, x_BTD: jax.Array, angles_TK: np.ndarray) -> tuple[jax.Array, jax.Array]:
+        q_BTHK = rotate(self._heads(linear(x_BTD, self.query)), angles_TK)
+        return q_BTHK, rotate(self._heads(linear(x_BTD, self.key)), angles_TK)
+
+    def _heads(self, y_BTD: jax.Array) -> jax.Array:
+        return y_BTD.reshape(*y_BTD.shape[:2], self.heads, -1)
 
     def step(
         self,

@@ -45,6 +45,34 @@ def attend_seen(
     return jnp.einsum("bhts,bhsk->bhtk", weights, v_BHSK).transpose(0, 2, 1, 3)
 
 
+def attention_weights(
+    q_BTHK: jax.Array,
+    k_BSHK: jax.Array,
+    *,
+    platform: str,
+    causal: bool = False,
+    seen_BS: jax.Array | None = None,
+) -> jax.Array:
+    """What `attend`, or `attend_seen` where some keys are seen only, weighs values with.
+
+    (B, H, T, S) in float32, before any rounding to the dtype of the values. Logits are rounded as
+    the implementation for the platform rounds them.
+    """
+    scale = q_BTHK.shape[-1] ** -0.5
+    if platform == "cpu":
+        logits = jnp.einsum("bthk,bshk->bhts", q_BTHK * scale, k_BSHK).astype(jnp.float32)
+    else:
+        kept = {"preferred_element_type": jnp.float32}
+        logits = scale * jnp.einsum("bthk,bshk->bhts", q_BTHK, k_BSHK, **kept)
+    queries, keys = logits.shape[2:]
+    if causal:
+        before_TS = jnp.arange(keys)[None, :] <= jnp.arange(queries)[:, None]
+        logits = jnp.where(before_TS[None, None], logits, HIDDEN)
+    if seen_BS is not None:
+        logits = jnp.where(seen_BS[:, None, None, :], logits, HIDDEN)
+    return jax.nn.softmax(logits, axis=-1)
+
+
 def attend_one(
     q_BHK: jax.Array, k_BHSK: jax.Array, v_BHSK: jax.Array, index: jax.Array | int
 ) -> jax.Array:

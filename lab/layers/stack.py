@@ -7,6 +7,7 @@ import jax
 from flax import nnx
 
 Layer = TypeVar("Layer", bound=nnx.Module)
+Seen = TypeVar("Seen")
 
 REMAT_POLICIES: dict[str, Any] = {
     "full": None,  # keep nothing but the inputs of a layer
@@ -46,3 +47,21 @@ def run_stack(
     for index in range(jax.tree.leaves(layers)[0].shape[0]):
         x, _ = body(x, jax.tree.map(lambda stack, i=index: stack[i], (layers, keys)))
     return x
+
+
+def observe_stack(
+    layers: nnx.Module,
+    x: jax.Array,
+    call: Callable[[Any, jax.Array], jax.Array],
+    look: Callable[[Any, jax.Array], Seen],
+) -> tuple[jax.Array, Seen]:
+    """x after the layers, and look(layer, x) of what enters each, stacked (depth, ...).
+
+    A pass of its own beside `run_stack`, so that training carries nothing of it. What `look` reads
+    on the way to its answer is held for one layer at a time.
+    """
+
+    def body(x: jax.Array, layer: Any) -> tuple[jax.Array, Seen]:
+        return call(layer, x), look(layer, x)
+
+    return jax.lax.scan(body, x, layers)

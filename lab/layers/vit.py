@@ -6,7 +6,7 @@ B batch, T positions, D width, H heads, K features of a head.
 import jax
 from flax import nnx
 
-from lab.layers.kernels import attend, attend_seen
+from lab.layers.kernels import attend, attend_seen, attention_weights
 from lab.layers.linear import Affine
 from lab.layers.parameters import Init, matrix
 
@@ -34,15 +34,21 @@ class BiasedAttention(nnx.Module):
         self.platform = platform
 
     def __call__(self, x_BTD: jax.Array, seen_BT: jax.Array | None = None) -> jax.Array:
-        q_BTHK, k_BTHK, v_BTHK = (
-            project(x_BTD).reshape(*x_BTD.shape[:2], self.heads, -1)
-            for project in (self.query, self.key, self.value)
-        )
+        q_BTHK, k_BTHK, v_BTHK = self._projected(x_BTD, self.query, self.key, self.value)
         if seen_BT is None:
             y_BTHK = attend(q_BTHK, k_BTHK, v_BTHK, causal=False, platform=self.platform)
         else:
             y_BTHK = attend_seen(q_BTHK, k_BTHK, v_BTHK, seen_BT, platform=self.platform)
         return self.out(y_BTHK.reshape(x_BTD.shape))
+
+    def weights(self, x_BTD: jax.Array, seen_BT: jax.Array | None = None) -> jax.Array:
+        """How much each query takes of each key: (B, H, T, T) in float32, rows sum to one."""
+        q_BTHK, k_BTHK = self._projected(x_BTD, self.query, self.key)
+        return attention_weights(q_BTHK, k_BTHK, seen_BS=seen_BT, platform=self.platform)
+
+    def _projected(self, x_BTD: jax.Array, *projects: Affine) -> list[jax.Array]:
+        shape = (*x_BTD.shape[:2], self.heads, -1)
+        return [project(x_BTD).reshape(shape) for project in projects]
 
     @property
     def forward_flops(self) -> int:

@@ -5,6 +5,7 @@ B batch, T positions, D width, K half the features of a head.
 
 import dataclasses
 import enum
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ from lab.layers.mlp import SwiGLU
 from lab.layers.modulation import Branch, Modulation, two_branches
 from lab.layers.norm import RMSNorm
 from lab.layers.parameters import Init, vectors
-from lab.layers.stack import run_stack, stacked
+from lab.layers.stack import Seen, observe_stack, run_stack, stacked
 
 PARTS = 6  # shift, scale and gate of two branches
 
@@ -98,6 +99,13 @@ class Block(nnx.Module):
         x_BTD = x_BTD + dropout(_leave(second, fed_BTD), keys[1], rate=mlp_rate)
         return constrain_batch(x_BTD)
 
+    def attention_weights(
+        self, x_BTD: jax.Array, angles_TK: np.ndarray, condition: jax.Array | None = None
+    ) -> jax.Array:
+        """Of the attention of this block, given what enters it: (B, H, T, T) in float32."""
+        first, _ = self._branches(condition)
+        return self.attention.weights(_enter(first, self.attention_norm(x_BTD)), angles_TK)
+
     def step(
         self,
         x_BD: jax.Array,
@@ -165,6 +173,22 @@ class Backbone(nnx.Module):
             keys=keys,
             remat=spec.remat,
             unroll=spec.unroll,
+        )
+
+    def observe(
+        self,
+        x_BTD: jax.Array,
+        angles_TK: np.ndarray,
+        condition_BD: jax.Array | None,
+        look: Callable[[jax.Array, Callable[[], jax.Array]], Seen],
+    ) -> tuple[jax.Array, Seen]:
+        """Features, and what `look` makes of each block: its input and a way to its weights."""
+        condition = self._condition(condition_BD, x_BTD.dtype)
+        return observe_stack(
+            self.layers,
+            constrain_batch(x_BTD),
+            lambda block, x: block(x, angles_TK, None, condition),
+            lambda block, x: look(x, lambda: block.attention_weights(x, angles_TK, condition)),
         )
 
     def infill(

@@ -4,6 +4,7 @@ B batch, T positions, D width.
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ from lab.layers.modulation import Modulation, two_branches
 from lab.layers.norm import standardised
 from lab.layers.parameters import Init
 from lab.layers.positions import sinusoids
-from lab.layers.stack import run_stack, stacked
+from lab.layers.stack import Seen, observe_stack, run_stack, stacked
 from lab.layers.vit import BiasedAttention, GeluMLP
 
 EPSILON = 1e-6  # of the normalisations
@@ -66,6 +67,11 @@ class DiTBlock(nnx.Module):
         x_BTD = x_BTD + second.leave(self.mlp(second.enter(_normed(x_BTD))))
         return constrain_batch(x_BTD)
 
+    def attention_weights(self, x_BTD: jax.Array, condition_BD: jax.Array) -> jax.Array:
+        """Of the attention of this block, given what enters it: (B, H, T, T) in float32."""
+        first, _ = two_branches(self.modulation(condition_BD))
+        return self.attention.weights(first.enter(_normed(x_BTD)))
+
 
 class DiTBackbone(nnx.Module):
     """Fixed positions are added, then the blocks; the final layer belongs to the head."""
@@ -101,17 +107,37 @@ class DiTBackbone(nnx.Module):
         self, x_BTD: jax.Array, condition_BD: jax.Array, key: jax.Array | None = None
     ) -> jax.Array:
         """Features (B, T, D); there is no dropout, so the key is not used."""
+        x_BTD, condition_BD = self._entry(x_BTD, condition_BD)
+        return run_stack(
+            self.layers,
+            constrain_batch(x_BTD),
+            lambda block, x, _: block(x, condition_BD),
+            keys=None,
+            remat=self.spec.remat,
+            unroll=self.spec.unroll,
+        )
+
+    def observe(
+        self,
+        x_BTD: jax.Array,
+        condition_BD: jax.Array,
+        look: Callable[[jax.Array, Callable[[], jax.Array]], Seen],
+    ) -> tuple[jax.Array, Seen]:
+        """Features, and what `look` makes of each block: its input and a way to its weights."""
+        x_BTD, condition_BD = self._entry(x_BTD, condition_BD)
+        return observe_stack(
+            self.layers,
+            constrain_batch(x_BTD),
+            lambda block, x: block(x, condition_BD),
+            lambda block, x: look(x, lambda: block.attention_weights(x, condition_BD)),
+        )
+
+    def _entry(self, x_BTD: jax.Array, condition_BD: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """What enters the first block, and the condition in its dtype."""
         spec = self.spec
         positions_TD = jnp.asarray(sinusoids(*spec.grid, width=spec.width), x_BTD.dtype)
         condition_BD = condition_BD.astype(x_BTD.dtype)
-        return run_stack(
-            self.layers,
-            constrain_batch(x_BTD + positions_TD[None]),
-            lambda block, x, _: block(x, condition_BD),
-            keys=None,
-            remat=spec.remat,
-            unroll=spec.unroll,
-        )
+        return x_BTD + positions_TD[None], condition_BD
 
     def forward_flops(self, positions: int) -> Flops:
         """Of one image."""

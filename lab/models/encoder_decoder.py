@@ -4,6 +4,7 @@ B batch, T positions, N tokens of a stack (a buffer, then positions), V places, 
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -18,7 +19,7 @@ from lab.layers.dropout import dropout
 from lab.layers.linear import Affine
 from lab.layers.norm import LayerNorm
 from lab.layers.parameters import Init, matrix, table
-from lab.layers.stack import run_stack, stacked
+from lab.layers.stack import Seen, observe_stack, run_stack, stacked
 from lab.layers.vit import BiasedAttention, GeluMLP
 
 
@@ -75,6 +76,10 @@ class ViTBlock(nnx.Module):
         x_BND = x_BND + dropout(attended_BND, keys[0], rate=self.rate)
         x_BND = x_BND + dropout(self.mlp(self.mlp_norm(x_BND)), keys[1], rate=self.rate)
         return constrain_batch(x_BND)
+
+    def attention_weights(self, x_BND: jax.Array) -> jax.Array:
+        """Of the attention of this block, given what enters it: (B, H, N, N) in float32."""
+        return self.attention.weights(self.attention_norm(x_BND))
 
     @property
     def forward_flops(self) -> int:
@@ -165,7 +170,7 @@ class EncoderDecoder(nnx.Module):
         """
         keys = (None, None) if key is None else tuple(jax.random.split(key))
         limit = self._places(visible_limit)
-        buffer_BbD = jnp.repeat(class_BD[:, None].astype(x_BTD.dtype), self.spec.buffer, axis=1)
+        buffer_BbD = self._buffer(class_BD, x_BTD.dtype)
         if limit == self.spec.positions:
             encoded_BND = self._encode(buffer_BbD, x_BTD, ~hidden_BT, None, keys[0])
             return self._decode(encoded_BND, hidden_BT, keys[1])
@@ -189,13 +194,46 @@ class EncoderDecoder(nnx.Module):
     ) -> jax.Array:
         """The buffer and the places, encoded and projected: what the decoder takes."""
         spec = self.spec
-        start_bD, rest_TD = jnp.split(self.place[...].astype(x_BVD.dtype), [spec.buffer])
-        at_BVD = rest_TD[None] if position_BV is None else rest_TD[position_BV]
-        x_BND = jnp.concatenate([buffer_BbD + start_bD[None], x_BVD + at_BVD], axis=1)
+        x_BND = self._placed(buffer_BbD, x_BVD, position_BV)
         always_Bb = jnp.ones((x_BVD.shape[0], spec.buffer), bool)
         seen_BN = jnp.concatenate([always_Bb, filled_BV], axis=1)
         x_BND = self._run(self.encoder, self.entry_norm(x_BND), seen_BN, key, spec.depth)
         return self.bridge(self.encoder_norm(x_BND))
+
+    def _buffer(self, class_BD: jax.Array, dtype) -> jax.Array:
+        return jnp.repeat(class_BD[:, None].astype(dtype), self.spec.buffer, axis=1)
+
+    def _placed(
+        self, buffer_BbD: jax.Array, x_BVD: jax.Array, position_BV: jax.Array | None
+    ) -> jax.Array:
+        """The buffer and the places, each with the vector of its position."""
+        start_bD, rest_TD = jnp.split(self.place[...].astype(x_BVD.dtype), [self.spec.buffer])
+        at_BVD = rest_TD[None] if position_BV is None else rest_TD[position_BV]
+        return jnp.concatenate([buffer_BbD + start_bD[None], x_BVD + at_BVD], axis=1)
+
+    def observe(
+        self,
+        x_BTD: jax.Array,
+        class_BD: jax.Array,
+        look: Callable[[jax.Array, Callable[[], jax.Array]], Seen],
+    ) -> list[tuple[jax.Array, Seen]]:
+        """Of the encoder, then of the decoder: features (B, N, D) of the buffer and all positions,
+        none hidden, and what `look` makes of each block: its input and a way to its weights.
+        """
+
+        def run(layers: nnx.Module, x_BND: jax.Array) -> tuple[jax.Array, Seen]:
+            return observe_stack(
+                layers,
+                constrain_batch(x_BND),
+                lambda block, x: block(x, None, None),
+                lambda block, x: look(x, lambda: block.attention_weights(x)),
+            )
+
+        x_BND = self._placed(self._buffer(class_BD, x_BTD.dtype), x_BTD, None)
+        encoded_BND, of_encoder = run(self.encoder, self.entry_norm(x_BND))
+        x_BND = self.bridge(self.encoder_norm(encoded_BND))
+        x_BND = x_BND + self.decoder_place[...].astype(x_BND.dtype)[None]
+        return [(encoded_BND, of_encoder), run(self.decoder, x_BND)]
 
     def _decode(self, x_BND: jax.Array, hidden_BT: jax.Array, key: jax.Array | None) -> jax.Array:
         spec = self.spec

@@ -25,7 +25,7 @@ class Trained:
 
     directory: pathlib.Path
     run: RunConfig
-    step: int  # of its last checkpoint
+    step: int  # of its last checkpoint, unless another was asked for
     weights: str  # "raw", or "ema" where the run kept an average
     classes: int
 
@@ -57,14 +57,20 @@ class Trained:
         return restored.tree[part]
 
 
-def find_trained(directory: pathlib.Path, *, weights: str = "") -> Trained:
-    """The finished run of a generator; its average where it kept one, unless told otherwise.
+def find_trained(directory: pathlib.Path, *, weights: str = "", step: int | None = None) -> Trained:
+    """The finished run of a generator at its last checkpoint, or at the one of `step`; its average
+    where it kept one, unless told otherwise.
 
-    Raises LabError for a directory of anything else, for a run that has not ended well, and where
-    an average is asked for and none was kept.
+    Raises LabError for a directory of anything else, for a run that has not ended well, for a step
+    of which no checkpoint is kept, and where an average is asked for and none was kept.
     """
     finished = read_finished(directory, RunConfig)
-    run, step = finished.run, finished.step
+    if step is None:
+        step = finished.step
+    elif step not in (kept := kept_steps(directory)):
+        listed = ", ".join(map(str, kept)) or "none"
+        raise LabError(f"{directory}: no checkpoint of step {step}; there are {listed}")
+    run = finished.run
     averaged = bool(run.optimizer.ema_decay)
     if weights == "ema" and not averaged:
         raise LabError(f"{directory}: kept no average (config.optimizer.ema_decay = 0); take raw")
@@ -73,6 +79,12 @@ def find_trained(directory: pathlib.Path, *, weights: str = "") -> Trained:
     return Trained(
         directory=directory, run=run, step=step, weights=weights, classes=_classes(folder)
     )
+
+
+def kept_steps(directory: pathlib.Path) -> tuple[int, ...]:
+    """The steps of a run of which a checkpoint is kept, ascending."""
+    with Store(directory / CHECKPOINTS, writable=False) as store:
+        return store.steps()
 
 
 def _classes(folder: pathlib.Path) -> int:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lab.layers.kernels import QUERY_BLOCK, attend, blockwise
+from lab.layers.kernels import QUERY_BLOCK, attend, attention_weights, blockwise
 
 
 def reference(q, k, v, causal):
@@ -23,6 +23,20 @@ def test_the_choice_of_every_platform(platform):
     q, k, v, _ = inputs(20)
     got = attend(q, k, v, causal=True, platform=platform)
     np.testing.assert_allclose(got, reference(q, k, v, True), rtol=2e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("platform", ["cpu", "tpu"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("causal", [True, False])
+def test_weights_times_values_are_what_the_kernel_gives(causal, dtype, platform):
+    """Across two blocks of queries; within the rounding of the dtype."""
+    q, k, v = (x.astype(dtype) for x in inputs(QUERY_BLOCK + 17)[:3])
+    weights = attention_weights(q, k, causal=causal, platform=platform)
+    assert weights.dtype == np.float32
+    got = np.einsum("bhts,bshk->bthk", np.asarray(weights, np.float64), np.asarray(v, np.float64))
+    kernel = np.asarray(attend(q, k, v, causal=causal, platform=platform), np.float64)
+    tolerance = {"float32": 2e-5, "bfloat16": 0.05}[dtype]
+    np.testing.assert_allclose(got, kernel, rtol=tolerance, atol=tolerance)
 
 
 def inputs(positions):

@@ -36,6 +36,22 @@ def test_attention_with_biases():
     np.testing.assert_allclose(jax.jit(part)(x), want, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("masked", [True, False])
+def test_weights_are_those_of_the_output(masked):
+    part = ref.random(lambda key: BiasedAttention(key, heads=2, platform="cpu", **BOTH))
+    x = draw(1, 2, 5, 8)
+    seen = jnp.asarray([[True, False, True, True, False], [True] * 5]) if masked else None
+    weights = np.asarray(part.weights(x, seen), np.float64)
+    v = ref.affine(ref.f64(x), part.value).reshape(2, 5, 2, 4)
+    mixed = np.einsum("bhts,bshk->bthk", weights, v).reshape(2, 5, 8)
+    got = jax.jit(part)(x, seen)
+    np.testing.assert_allclose(got, ref.affine(mixed, part.out), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(weights.sum(-1), 1.0, rtol=1e-6)
+    assert weights.shape == (2, 2, 5, 5)
+    if masked:
+        assert not np.any(weights[0, :, :, ~np.asarray(seen[0])])
+
+
 @pytest.mark.parametrize("tanh", [True, False])
 def test_mlp(tanh):
     part = ref.random(lambda key: GeluMLP(key, hidden=12, tanh=tanh, **BOTH))

@@ -61,17 +61,29 @@ def rms_norm(x, part, epsilon):
     return x / np.sqrt((x**2).mean(-1, keepdims=True) + epsilon) * f64(part.scale[...])
 
 
-def attend(q, k, v, heads, seen=None):
-    """One image (T, D), head by head; `seen` (T, S): the keys of each query."""
-    out = np.zeros((len(q), v.shape[1]))
-    for head in range(heads):
-        part = np.split(np.arange(q.shape[1]), heads)[head]
+def weights(q, k, heads, seen=None):
+    """One image (T, D), head by head: (H, T, S); `seen` (T, S): the keys of each query."""
+    found = []
+    for part in np.split(np.arange(q.shape[1]), heads):
         logits = q[:, part] @ k[:, part].T / np.sqrt(len(part))
         if seen is not None:
             logits = np.where(seen, logits, -np.inf)
-        weights = np.exp(logits - logits.max(-1, keepdims=True))
-        out[:, part] = weights / weights.sum(-1, keepdims=True) @ v[:, part]
+        found.append(np.exp(logits - logits.max(-1, keepdims=True)))
+    return np.stack([w / w.sum(-1, keepdims=True) for w in found])
+
+
+def attend(q, k, v, heads, seen=None):
+    """One image (T, D), head by head; `seen` (T, S): the keys of each query."""
+    out = np.zeros((len(q), v.shape[1]))
+    for part, each in zip(
+        np.split(np.arange(q.shape[1]), heads), weights(q, k, heads, seen), strict=True
+    ):
+        out[:, part] = each @ v[:, part]
     return out
+
+
+def vit_weights(x, part):
+    return weights(affine(x, part.query), affine(x, part.key), part.heads)
 
 
 def vit_attention(x, part):

@@ -64,8 +64,14 @@ def swiglu(x, part):
     return (ref.silu(x @ gate) * (x @ up)) @ down
 
 
-def features(x, condition, backbone, causal=True):
-    """One image (T, D)."""
+def weights(x, part, causal):
+    seen = np.tril(np.ones((len(x), len(x)), bool)) if causal else None
+    q, k = (turned(x @ ref.f64(w[...])) for w in (part.query, part.key))
+    return ref.weights(q, k, 2, seen)
+
+
+def features(x, condition, backbone, causal=True, seen_by=None):
+    """One image (T, D); `seen_by` gets the input and the attention weights of each block."""
     kind = backbone.spec.modulation
     for index in range(backbone.spec.depth):
         block = ref.layer(backbone.layers, index)
@@ -78,6 +84,8 @@ def features(x, condition, backbone, causal=True):
             own = ref.affine(ref.silu(condition), block.modulation.project)
             six = own.reshape(6, -1)
         h = ref.rms_norm(x, block.attention_norm, 1e-5) * (1 + six[1]) + six[0]
+        if seen_by is not None:
+            seen_by.append((x, weights(h, block.attention, causal)))
         x = x + six[2] * attention(h, block.attention, causal)
         h = ref.rms_norm(x, block.mlp_norm, 1e-5) * (1 + six[4]) + six[3]
         x = x + six[5] * swiglu(h, block.mlp)
@@ -94,6 +102,27 @@ def test_against_a_reference(modulation):
     images = zip(ref.f64(x_BTD), ref.f64(condition_BD), strict=True)
     want = np.stack([features(x, c, backbone) for x, c in images])
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("modulation", MODULATIONS)
+@pytest.mark.parametrize("mask", list(Mask))
+def test_observed_inputs_and_weights_against_a_reference(modulation, mask):
+    backbone = ref.random(make(modulation=modulation, mask=mask))
+    x_BTD, condition_BD = draw(0, 2, POSITIONS, 16), draw(1, 2, 16)
+
+    def observe(m, x, c):
+        return m.observe(x, ANGLES_TK, c, lambda x, weights: (x, weights()))
+
+    out, (inputs, weights_NBHQK) = jax.jit(observe)(backbone, x_BTD, condition_BD)
+    for image in range(2):
+        want = []
+        x, c = ref.f64(x_BTD[image]), ref.f64(condition_BD[image])
+        last = features(x, c, backbone, mask is Mask.CAUSAL, want)
+        np.testing.assert_allclose(out[image], last, rtol=1e-4, atol=1e-4)
+        for layer, (x, each) in enumerate(want):
+            np.testing.assert_allclose(inputs[layer, image], x, rtol=1e-4, atol=1e-4)
+            np.testing.assert_allclose(weights_NBHQK[layer, image], each, rtol=1e-3, atol=1e-5)
+    assert len(want) == len(inputs) == 2 and np.abs(want[0][1] - want[1][1]).max() > 0.1
 
 
 def test_infill_sees_the_class_and_drops_its_position():

@@ -34,13 +34,15 @@ def draw(seed, *shape):
     return jax.random.normal(jax.random.key(seed), shape)
 
 
-def features(x, condition, backbone):
-    """One image (T, D)."""
+def features(x, condition, backbone, seen_by=None):
+    """One image (T, D); `seen_by` gets the input and the attention weights of each block."""
     x = x + sinusoids(*GRID, width=16)
     for index in range(backbone.spec.depth):
         block = ref.layer(backbone.layers, index)
         six = ref.affine(ref.silu(condition), block.modulation.project).reshape(6, -1)
         h = ref.standard(x, 1e-6) * (1 + six[1]) + six[0]
+        if seen_by is not None:
+            seen_by.append((x, ref.vit_weights(h, block.attention)))
         x = x + six[2] * ref.vit_attention(h, block.attention)
         h = ref.standard(x, 1e-6) * (1 + six[4]) + six[3]
         inner = ref.gelu_tanh(ref.affine(h, block.mlp.up))
@@ -56,6 +58,24 @@ def test_against_a_reference(unroll):
     images = zip(ref.f64(x_BTD), ref.f64(condition_BD), strict=True)
     want = np.stack([features(x, c, backbone) for x, c in images])
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=2e-4)
+
+
+def test_observed_inputs_and_weights_against_a_reference():
+    backbone = ref.random(make())
+    x_BTD, condition_BD = draw(0, 2, 6, 16), draw(1, 2, 16)
+
+    def observe(m, x, c):
+        return m.observe(x, c, lambda x, weights: (x, weights()))
+
+    out, (inputs, weights_NBHQK) = jax.jit(observe)(backbone, x_BTD, condition_BD)
+    for image in range(2):
+        want = []
+        last = features(ref.f64(x_BTD[image]), ref.f64(condition_BD[image]), backbone, want)
+        np.testing.assert_allclose(out[image], last, rtol=1e-4, atol=2e-4)
+        for layer, (x, weights) in enumerate(want):
+            np.testing.assert_allclose(inputs[layer, image], x, rtol=1e-4, atol=2e-4)
+            np.testing.assert_allclose(weights_NBHQK[layer, image], weights, rtol=1e-3, atol=1e-5)
+    assert len(want) == len(inputs) == 2
 
 
 def test_the_start_is_the_identity_after_the_positions():

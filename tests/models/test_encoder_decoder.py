@@ -54,24 +54,27 @@ def infill(trunk, x_BTD, hidden_BT, key=None, *, limit=None):
     )
 
 
-def run(x, stack, depth):
+def run(x, stack, depth, seen_by=None):
     for index in range(depth):
         block = ref.layer(stack, index)
+        if seen_by is not None:
+            h = ref.layer_norm(x, block.attention_norm, 1e-6)
+            seen_by.append((x, ref.vit_weights(h, block.attention)))
         x = x + ref.vit_attention(ref.layer_norm(x, block.attention_norm, 1e-6), block.attention)
         inner = ref.affine(ref.layer_norm(x, block.mlp_norm, 1e-6), block.mlp.up)
         x = x + ref.affine(ref.gelu(inner), block.mlp.down)
     return x
 
 
-def features(x, visible, c, trunk):
+def features(x, visible, c, trunk, seen_by=None):
     """One image: the encoder runs on what is visible and nothing else."""
     places = [*range(BUFFER), *(BUFFER + t for t in visible)]
     tokens = np.stack([c] * BUFFER + [x[t] for t in visible]) + ref.f64(trunk.place[...])[places]
-    encoded = run(ref.layer_norm(tokens, trunk.entry_norm, 1e-6), trunk.encoder, 2)
+    encoded = run(ref.layer_norm(tokens, trunk.entry_norm, 1e-6), trunk.encoder, 2, seen_by)
     encoded = ref.affine(ref.layer_norm(encoded, trunk.encoder_norm, 1e-6), trunk.bridge)
     all_tokens = np.repeat(ref.f64(trunk.mask[...]), BUFFER + POSITIONS, axis=0)
     all_tokens[places] = encoded
-    return run(all_tokens + ref.f64(trunk.decoder_place[...]), trunk.decoder, 1)[BUFFER:]
+    return run(all_tokens + ref.f64(trunk.decoder_place[...]), trunk.decoder, 1, seen_by)[BUFFER:]
 
 
 @pytest.mark.parametrize("limit", LIMITS)
@@ -82,6 +85,25 @@ def test_against_a_reference(limit):
         x, c = ref.f64(X_BTD[image]), ref.f64(CLASS_BD[image])
         want = features(x, visible, c, trunk)
         np.testing.assert_allclose(got[image], want, rtol=1e-4, atol=2e-4)
+
+
+def test_observed_inputs_and_weights_against_a_reference():
+    trunk = ref.random(make())
+
+    def observe(m, x, c):
+        return m.observe(x, c, lambda x, weights: (x, weights()))
+
+    (encoded, of_encoder), (decoded, of_decoder) = jax.jit(observe)(trunk, X_BTD, CLASS_BD)
+    inputs, weights = (jnp.concatenate(pair) for pair in zip(of_encoder, of_decoder, strict=True))
+    for image in range(3):
+        want = []
+        x, c = ref.f64(X_BTD[image]), ref.f64(CLASS_BD[image])
+        last = features(x, range(POSITIONS), c, trunk, want)
+        np.testing.assert_allclose(decoded[image, BUFFER:], last, rtol=1e-4, atol=2e-4)
+        for layer, (x, each) in enumerate(want):
+            np.testing.assert_allclose(inputs[layer, image], x, rtol=1e-4, atol=2e-4)
+            np.testing.assert_allclose(weights[layer, image], each, rtol=1e-3, atol=1e-5)
+    assert len(want) == len(inputs) == 3 and encoded.shape == decoded.shape
 
 
 @pytest.mark.parametrize("limit", [None, 3])
