@@ -1,10 +1,11 @@
-"""python -m analysis table|fit|compare|forecast|optimum|next|verify|report DIR, import FILE."""
+"""python -m analysis COMMAND: table, fit, compare, forecast, report, quality (see --help)."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +13,11 @@ from typing import TYPE_CHECKING
 
 from analysis import flags
 from analysis.errors import AnalysisError
+from analysis.flags import AVERAGE
 
 if TYPE_CHECKING:
-    from analysis.compare import Comparison
-    from analysis.fit import Fit
     from analysis.losses import Loss
+    from analysis.study import Study
     from analysis.table import Table
 
 os.environ.setdefault(
@@ -25,7 +26,6 @@ os.environ.setdefault(
 
 CONVENTIONS = ("blocks", "blocks+head", "total")
 FORECAST_FILE = "forecast.json"
-AVERAGE = "average"
 
 
 def _common(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +36,7 @@ def _common(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--weights", choices=("raw", "ema"), help="which evaluation to read")
     parser.add_argument("--json", action="store_true", help="print JSON, units in the keys")
+    flags.add_quantity(parser)
 
 
 def _fitting(parser: argparse.ArgumentParser) -> None:
@@ -93,8 +94,10 @@ def _parser() -> argparse.ArgumentParser:
     found.add_argument(
         "--frozen", metavar="PATH", help=f"default DIR/{FORECAST_FILE} if it is there"
     )
+    flags.add_by(found)
     _fitting(found)
     _add_studies(command)
+    _add_quality(commands)
     _add_import(commands)
     return parser
 
@@ -122,6 +125,18 @@ def _add_import(commands: argparse._SubParsersAction) -> None:
     importers.add_arguments(found)
 
 
+def _add_quality(commands: argparse._SubParsersAction) -> None:
+    from analysis import quality_command
+
+    found = commands.add_parser(
+        "quality",
+        help=quality_command.SAY,
+        description=quality_command.SAY,
+        epilog=f"example: python -m analysis quality {quality_command.EXAMPLE}",
+    )
+    quality_command.add_arguments(found)
+
+
 def _pins(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pin", action="append", default=[], metavar="NAME=VALUE", help="hold a parameter"
@@ -145,18 +160,38 @@ def _pinned(options: argparse.Namespace) -> dict[str, float]:
     return out
 
 
+def _of_csv(options: argparse.Namespace) -> bool:
+    return Path(options.directory).suffix == ".csv"
+
+
+def _refuse_csv(options: argparse.Namespace, flag: str) -> None:
+    if _of_csv(options):
+        raise AnalysisError(f"{options.directory}: {flag} is for run directories")
+
+
+def _study(options: argparse.Namespace) -> Study:
+    from analysis.study import read_study
+
+    return read_study(
+        options.directory,
+        convention=options.convention or CONVENTIONS[0],
+        weights=options.weights,
+        metric=options.metric,
+        unit=options.unit or flags.UNITS[0],
+        where=_pairs(options.where, "--where"),
+    )
+
+
 def _table(options: argparse.Namespace) -> Table:
     where = _pairs(options.where, "--where")
-    if Path(options.directory).suffix == ".csv":
-        from analysis.run_table import read_table
+    if not _of_csv(options):
+        return _study(options).table(where)
+    from analysis.run_table import read_table
 
-        if options.weights:
-            raise AnalysisError(f"{options.directory}: --weights is for run directories")
-        return read_table(options.directory, where=where, convention=options.convention)
-    from analysis.table import read_runs
-
-    convention = options.convention or CONVENTIONS[0]
-    return read_runs(options.directory, convention=convention, where=where, weights=options.weights)
+    for flag in ("weights", "metric", "unit"):
+        if vars(options)[flag]:
+            _refuse_csv(options, f"--{flag}")
+    return read_table(options.directory, where=where, convention=options.convention)
 
 
 def _beside(options: argparse.Namespace, name: str) -> Path:
@@ -177,108 +212,58 @@ def _say(text: str) -> None:
 
 
 def _next(options: argparse.Namespace, command: str) -> None:
-    if not options.json:
-        _say(f"next: python -m analysis {command}")
+    """What to do next, with the flags that chose these runs."""
+    if options.json:
+        return
+    flags_of = [f"--where {shlex.quote(pair)}" for pair in options.where]
+    for name in ("metric", "unit", "weights", "convention"):
+        if vars(options)[name]:
+            flags_of.append(f"--{name} {shlex.quote(vars(options)[name])}")
+    _say(" ".join([f"next: python -m analysis {command}", *flags_of]))
 
 
 def _print_json(data: object) -> None:
     _say(json.dumps(data, indent=1))
 
 
-def _show_runs(table: Table) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table as Grid
-    from rich.text import Text
-
-    title = f"{table.source}: N counts {table.convention}; losses in {table.loss_unit}"
-    grid = Grid(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    shown = {
-        "N": ("N", ",.0f"),
-        "D_tokens": ("D tokens", ",.0f"),
-        "C_flops": ("C FLOPs", ".2e"),
-        table.loss_column: ("loss", ".4f"),
-        table.loss_column.replace("loss_", "loss_se_", 1): ("± SE", ".4f"),
-        "bits_per_dim": ("bits/dim", ".4f"),
-    }
-    columns = [name for name in shown if name in table.runs]
-    for index, head in enumerate(("run", *(shown[name][0] for name in columns))):
-        grid.add_column(head, justify="right" if index else "left", no_wrap=True)
-    for _, run in table.runs.iterrows():
-        cells = (str(run["name"]), *(format(run[name], shown[name][1]) for name in columns))
-        grid.add_row(*map(Text, cells))
-    Console().print(grid)
-
-
 def _run_table(options: argparse.Namespace) -> None:
-    table = _table(options)
-    if options.json:
-        left = [vars(run) | {"path": str(run.path)} for run in table.left_out]
-        runs = json.loads(table.runs.to_json(orient="records"))
-        _print_json({"convention_of_N": table.convention, "runs": runs, "left_out": left})
+    from analysis.table_command import run_groups, run_table
+
+    where = _pairs(options.where, "--where")
+    after = None if _of_csv(options) else run_groups(options, _study(options), where, _say)
+    if after is not None:
+        _next(options, after)
         return
-    _show_runs(table)
+    run_table(options, _table(options), _say)
+    _next(options, f"fit {options.directory}")
+
+
+def _say_metric(options: argparse.Namespace, table: Table) -> None:
+    """Where a metric is in the place of the loss: how it was measured, and of whom it was not."""
+    if not options.metric or options.json:
+        return
+    from analysis.quality_metric import about
+
+    _say(about(table.runs, table.loss_unit))
     for run in table.left_out:
         _say(f"left out: {run}")
-    _next(options, f"fit {options.directory}")
 
 
 def _run_fit(options: argparse.Namespace) -> None:
     from analysis.fit_command import run_fit
 
     table = _table(options)
+    _say_metric(options, table)
     run_fit(options, table, loss=_loss(options), pinned=_pinned(options), say=_say)
     if "N" in table.runs:
         largest = 4 * table.variable("N").max()
         _next(options, f"forecast {options.directory} --n {largest:.0f}")
 
 
-def _law(options: argparse.Namespace) -> Fit | Comparison:
-    """The law that forecasts: one form, or the average of all that fit the table."""
-    from analysis.compare import compare
-    from analysis.fit import fit
-    from analysis.fit_command import points_for
-
-    table, pinned = _table(options), _pinned(options)
-    if options.form == AVERAGE:
-        for flag, given in {
-            "--pin": pinned,
-            "--loss": options.loss,
-            "--delta": options.delta,
-        }.items():
-            if given:
-                raise AnalysisError(f"{flag}: not with --form {AVERAGE} (see compare)")
-        return compare(table, level=options.level)
-    return fit(
-        options.form,
-        points_for(options.form, table),
-        loss=_loss(options),
-        pinned=pinned,
-        level=options.level,
-    )
-
-
 def _run_forecast(options: argparse.Namespace) -> None:
-    import datetime
+    from analysis.forecast_command import run_forecast
 
-    from analysis.forecast import as_json, forecast, freeze
-    from analysis.uncertainty import Images
-
-    law = _law(options)
-    images = Images(options.images)
-    made = forecast(
-        law, N=options.n, D=options.d, C=options.c, U=options.u, level=options.level,
-        images=images,
-    )  # fmt: skip
-    if options.freeze:
-        freeze(made, options.freeze, date=datetime.date.today().isoformat())
-    if options.json:
-        _print_json(as_json(made))
-        return
-    _say(law.summary())
-    for note in made.notes:
-        _say(f"note: {note}")
-    _say(made.sentence)
+    run_forecast(options, _table(options), loss=_loss(options), pinned=_pinned(options), say=_say)
     if options.freeze:
         _next(options, f"verify {options.directory} --frozen {options.freeze}")
     else:
@@ -290,36 +275,27 @@ def _frozen(options: argparse.Namespace) -> Path:
 
 
 def _run_verify(options: argparse.Namespace) -> None:
-    import datetime
+    from analysis.forecast_command import run_verify
 
-    from analysis.forecast import suffixed, verify
-
-    verdict = verify(
-        _frozen(options),
-        _table(options),
-        identity=options.identity,
-        date=datetime.date.today().isoformat(),
-    )
-    if options.json:
-        unit = suffixed(verdict.loss_unit)
-        out = {"sentence": verdict.sentence, "inside": verdict.inside, "identity": verdict.identity}
-        _print_json(
-            out | {f"measured_{unit}": verdict.measured, f"winkler_{unit}": verdict.winkler}
-        )
-        return
-    _say(verdict.sentence)
-    _say(f"Winkler score {verdict.winkler:.4f} {verdict.loss_unit}")
+    run_verify(options, _table(options), _frozen(options), _say)
     _next(options, f"report {options.directory}")
 
 
 def _run_report(options: argparse.Namespace) -> None:
     from analysis.report import write_report
 
-    frozen = _frozen(options) if options.frozen or _frozen(options).is_file() else None
     out = Path(options.out or _beside(options, "report.html"))
+    if options.by:
+        _report_families(options, out)
+        return
+    frozen = _frozen(options) if options.frozen or _frozen(options).is_file() else None
     path = write_report(
         _table(options), out, frozen=frozen, loss=_loss(options), level=options.level
     )
+    _wrote(options, path)
+
+
+def _wrote(options: argparse.Namespace, path: Path) -> None:
     if options.json:
         _print_json({"report": str(path), "size_bytes": path.stat().st_size})
         return
@@ -327,10 +303,29 @@ def _run_report(options: argparse.Namespace) -> None:
     _next(options, f"table {options.directory}")
 
 
-def _run_compare(options: argparse.Namespace) -> None:
-    from analysis.compare_command import run_compare
+def _report_families(options: argparse.Namespace, out: Path) -> None:
+    """report --by: the page of several families; a frozen forecast is of one."""
+    from analysis import report_families
+    from analysis.compare_command import families_of
+    from analysis.families import DEFAULT_FORM
 
-    run_compare(options, _table(options), _say)
+    if options.frozen:
+        raise AnalysisError("--frozen: not with --by; a forecast is of one family")
+    _refuse_csv(options, "--by")
+    found = families_of(options, _pairs(options.where, "--where"), DEFAULT_FORM)
+    _wrote(options, report_families.write(found, out))
+
+
+def _run_compare(options: argparse.Namespace) -> None:
+    from analysis.compare_command import run_compare, run_families
+
+    if options.by:
+        _refuse_csv(options, "--by")
+        run_families(options, _pairs(options.where, "--where"), _say)
+        return
+    table = _table(options)
+    _say_metric(options, table)
+    run_compare(options, table, _say)
     _next(options, f"forecast {options.directory} --form {AVERAGE} ...")
 
 
@@ -353,6 +348,12 @@ def _run_import(options: argparse.Namespace) -> None:
     run_import(options, _say)
 
 
+def _run_quality(options: argparse.Namespace) -> None:
+    from analysis.quality_command import run_quality
+
+    run_quality(options, _pairs(options.where, "--where"), _say)
+
+
 RUN: dict[str, Callable[[argparse.Namespace], None]] = {
     "table": _run_table,
     "fit": _run_fit,
@@ -361,6 +362,7 @@ RUN: dict[str, Callable[[argparse.Namespace], None]] = {
     "optimum": _run_optimum,
     "next": _run_next,
     "import": _run_import,
+    "quality": _run_quality,
     "verify": _run_verify,
     "report": _run_report,
 }

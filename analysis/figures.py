@@ -118,7 +118,7 @@ def _few(value: float, _: object) -> str:
 
 
 def _loss_word(table: Table) -> str:
-    return f"loss ({table.loss_unit})"
+    return table.loss_word
 
 
 def _held_word(table: Table) -> str:
@@ -196,7 +196,7 @@ def learning_curves(table: Table) -> Figure:
         label = f"N = {_short(size)}" if size in unnamed else None
         unnamed.discard(size)
         axes.plot(
-            rows["tokens"], rows["loss_nats_per_token"], color=color_of[size], linewidth=1.4,
+            rows["tokens"], rows[table.loss_column], color=color_of[size], linewidth=1.4,
             marker=".", label=label,
         )  # fmt: skip
     log_x(axes)

@@ -17,8 +17,11 @@ from pathlib import Path
 from analysis.compare import Comparison
 from analysis.errors import AnalysisError
 from analysis.fit import Fit
-from analysis.table import COMPARABLE, SAME_TOKENS, Table
+from analysis.groups import COMPARABLE
+from analysis.quality_metric import MEASURED
+from analysis.table import SAME_TOKENS, Table
 from analysis.uncertainty import Images
+from analysis.units import suffix
 
 SCHEMA = "analysis.forecast/1"
 SAME_VARIABLE = 1e-9  # relative difference of N below which the forecast and the run are of one N
@@ -87,7 +90,9 @@ def code_digest() -> str:
 
 def _comparable(table: Table) -> dict[str, str]:
     return {
-        column: str(table.runs[column].iloc[0]) for column in COMPARABLE if column in table.runs
+        column: str(table.runs[column].iloc[0])
+        for column in (*COMPARABLE, *MEASURED, "settings")
+        if column in table.runs
     }
 
 
@@ -125,11 +130,6 @@ def forecast(
     )
 
 
-def suffixed(unit: str) -> str:
-    """A unit as the end of a key: nats_per_token."""
-    return unit.replace("/", "_per_").replace(" ", "_")
-
-
 def as_text(data: dict) -> str:
     """JSON text that every parser reads: a number that is not there is null."""
 
@@ -146,7 +146,7 @@ def as_text(data: dict) -> str:
 def as_json(made: Forecast) -> dict:
     """The forecast as JSON, units in the keys."""
     out = {"schema": SCHEMA} | asdict(made)
-    unit = suffixed(made.loss_unit)
+    unit = suffix(made.loss_unit)
     for name in ("loss", "low", "high"):
         out[f"{name}_{unit}"] = out.pop(name)
     out["distance_factor"] = out.pop("distance")
@@ -159,7 +159,7 @@ def _from_json(data: dict, path: Path) -> Forecast:
         raise AnalysisError(f"{path}: schema {data.get('schema')!r}; known is {SCHEMA!r}")
     data = {name: value for name, value in data.items() if name != "schema"}
     try:
-        unit = suffixed(data["loss_unit"])
+        unit = suffix(data["loss_unit"])
         for name in ("loss", "low", "high"):
             data[name] = float(data.pop(f"{name}_{unit}"))
         data["distance"] = data.pop("distance_factor")
@@ -283,7 +283,7 @@ def verify(
 ) -> Verdict:
     """Judge a frozen forecast and keep the verdict; the same verdict is kept once."""
     verdict = judge(read_frozen(path), table, identity=identity)
-    unit = suffixed(verdict.loss_unit)
+    unit = suffix(verdict.loss_unit)
     row = {
         "identity": verdict.identity,
         "name": verdict.name,

@@ -38,10 +38,11 @@ def _law(title: str, form: str, table: Table, loss: Loss, level: float) -> Law:
 def standard_laws(table: Table, *, loss: Loss, level: float) -> tuple[Law, ...]:
     """L(N) and L(C) on the ladder, L(N, D) on all runs; refused ones come with their reason."""
     ladder = ladder_of(table)
+    what = "Loss" if table.quantity == "loss" else table.loss_unit
     return (
-        _law("Loss against parameters", "power_floor_N", ladder, loss, level),
-        _law("Loss against compute at one D", "power_floor_C", ladder, loss, level),
-        _law("Loss against parameters and data", "separable", table, loss, level),
+        _law(f"{what} against parameters", "power_floor_N", ladder, loss, level),
+        _law(f"{what} against compute at one D", "power_floor_C", ladder, loss, level),
+        _law(f"{what} against parameters and data", "separable", table, loss, level),
     )
 
 

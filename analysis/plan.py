@@ -11,6 +11,7 @@ import numpy as np
 
 from analysis.belief import Reweighting
 from analysis.errors import AnalysisError
+from analysis.units import suffix
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -115,7 +116,7 @@ class Plan:
 
     def as_json(self, *, most: int = 20) -> dict:
         """The plan with units in the keys and its `most` best candidates."""
-        unit = self.loss_unit.replace("/", "_per_").replace(" ", "_")
+        unit = suffix(self.loss_unit)
         out: dict = {
             "status": self.status.name,
             "reason": self.reason,

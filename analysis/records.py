@@ -13,6 +13,7 @@ from analysis.recipe import recipe
 RECORD_SCHEMA = "lab.record/1"
 CHECKPOINT_SCHEMA = "lab.checkpoint/1"
 UNITS = {"loss": "nats/token", "params": "count", "flops": "count", "tokens": "count"}
+NO_GENERATOR = ("tokenizer", "classifier")  # families whose losses are of another unit, by nature
 CLOSE = 1e-6  # relative difference at which two files disagree about one number
 
 
@@ -101,6 +102,8 @@ def _header(rows: list[dict], path: Path) -> dict:
         raise AnalysisError(
             f"{path}: schema {header.get('schema')!r}; this reader knows {RECORD_SCHEMA!r}"
         )
+    if header.get("family") in NO_GENERATOR:
+        return header
     for quantity, unit in UNITS.items():
         given = field(header, f"units.{quantity}", path)
         if given != unit:
@@ -109,6 +112,9 @@ def _header(rows: list[dict], path: Path) -> dict:
 
 
 def _reason_to_leave_out(header: dict, rows: list[dict]) -> str | None:
+    if header.get("family") in NO_GENERATOR:
+        unit = header.get("units", {}).get("loss", "another unit")
+        return f"no generator: a {header['family']}'s run, its loss is in {unit}"
     ends = [row for row in rows if row["kind"] == "end"]
     if not ends:
         steps = [row["step"] for row in rows if isinstance(row.get("step"), int)]

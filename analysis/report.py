@@ -11,6 +11,7 @@ from analysis.fit import Fit
 from analysis.forecast import Forecast, Verdict, judge, read_frozen
 from analysis.laws import Law, law_of_forecast, standard_laws
 from analysis.losses import Huber, Loss
+from analysis.quality_metric import about
 from analysis.table import Table
 
 LARGEST_BYTES = 5_000_000
@@ -62,6 +63,8 @@ def _about(table: Table) -> str:
         f"{first['likelihood']} likelihood of {first['examples']:,} validation images; "
         f"N counts {table.convention}."
     )
+    if table.quantity != "loss":
+        facts += f" {about(table.runs, table.loss_unit)}."
     return f"<h1>{page.text(_name(table))}</h1><p class='muted'>{page.text(facts)}</p>"
 
 
@@ -84,6 +87,11 @@ def _cards(table: Table, laws: tuple[Law, ...], judged: Judged | None, loss: Los
     return "<h2>Laws</h2>" + "".join(cards)
 
 
+def _paired(table: Table) -> bool:
+    """Neighbours are compared image by image in nats: not where a metric is fitted."""
+    return "record" in table.runs and table.quantity == "loss"
+
+
 def _surface(laws: tuple[Law, ...]) -> Fit | None:
     """The fit of N and D among the laws, or None."""
     fits = [law.fit for law in laws if law.fit and law.fit.form.variables == ("N", "D")]
@@ -104,7 +112,7 @@ def render(
         + report_compare.section(table, level=level)
         + report_optimum.section(table, _surface(laws), level=level)
         + f"<h2>Runs</h2>{report_runs.runs(table)}{report_runs.left_out(table)}"
-        + (report_runs.differences(table) if "record" in table.runs else "")
+        + (report_runs.differences(table) if _paired(table) else "")
         + report_runs.learning_curves(table)
         + report_runs.provenance(table, judged.frozen if judged else None)
     )

@@ -109,11 +109,11 @@ def differences(table: Table) -> str:
 
 
 def learning_curves(table: Table) -> str:
-    """Validation loss during training, where the table has it in nats per token."""
-    if not len(table.evaluations) or "loss_nats_per_token" not in table.evaluations:
+    """Validation loss (or the metric) during training, where the table has it."""
+    if not len(table.evaluations) or table.loss_column not in table.evaluations:
         return ""
     curves = figures.svg(figures.learning_curves(table), "curves")
-    caption = "Validation loss during training."
+    caption = f"Validation {table.quantity} during training."
     return "<h2>Learning curves</h2>" + page.figure(curves, caption, figures.INK)
 
 

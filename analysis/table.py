@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analysis.errors import AnalysisError
-from analysis.recipe import add_columns, refuse_mixed, refuse_varied
-from analysis.records import LeftOut, Run, number, read_run, record_paths
-from analysis.records import field as row_field
-from analysis.units import count_factor, loss_unit
+from analysis.records import LeftOut
+from analysis.units import count_factor, loss_unit, suffix
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,20 +24,22 @@ CONVENTIONS = {
 }
 COLUMN_OF = {"N": "N", "D": "D_tokens", "C": "C_flops", "U": "U_tokens"}
 TEXTS = ("name", "identity", "source")
+PER_TOKEN = "nats/token"
 SAME_TOKENS = 1e-3  # relative difference below which two runs saw as many tokens
 LEAST_LADDER = 4
 
 
 def column_of(key: str, unit: str) -> str:
     """Column of N, D, C, or of a loss or its standard error in a unit."""
-    return COLUMN_OF.get(key) or f"{key}_{unit.replace('/', '_per_').replace(' ', '_')}"
+    return COLUMN_OF.get(key) or f"{key}_{suffix(unit)}"
 
 
 @dataclass(frozen=True)
 class Table:
     """One row per finished run in `runs`; all evaluations in `evaluations`; what was left out.
 
-    `N` is counted by `convention`. `held` are variables that are equal in all runs by selection.
+    `N` is counted by `convention`. `quantity` is the loss, or the metric that is fitted in its
+    place. `held` are variables that are equal in all runs by selection.
     """
 
     runs: pd.DataFrame
@@ -50,6 +50,12 @@ class Table:
     loss_unit: str = "nats/token"
     held: Mapping[str, float] = field(default_factory=dict)
     not_used: tuple[str, ...] = ()
+    quantity: str = "loss"  # or the metric in its place
+
+    @property
+    def loss_word(self) -> str:
+        """What a figure writes beside its axis: loss (nats/token), or the metric."""
+        return f"loss ({self.loss_unit})" if self.quantity == "loss" else self.loss_unit
 
     @property
     def loss_column(self) -> str:
@@ -112,70 +118,12 @@ class Table:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _row(run: Run, directory: Path, convention: str) -> dict:
-    """One row of the table of runs."""
-    path, head, final = run.path, run.header, run.final
-    text = {
-        name: str(row_field(head, name, path))
-        for name in ("identity", "name", "study", "family", "size", "likelihood")
-    }
-    roles = {f"params_{r}": number(head, f"params.{r}", path) for r in ("embedding", "blocks")}
-    roles["params_head"] = number(head, "params.head", path)
-    return {
-        **text,
-        "seed": int(number(head, "seed", path)),
-        "N": sum(roles[role] for role in CONVENTIONS[convention]),
-        **roles,
-        "params_total": sum(roles.values()),
-        "data": str(row_field(head, "data.name", path)),
-        "data_digest": str(row_field(head, "data.digest", path)),
-        "tokenizer": str(row_field(head, "tokenizer.name", path)),
-        "tokens_per_image": number(head, "tokenizer.tokens_per_image", path),
-        "tokenizer_identity": json.dumps(row_field(head, "tokenizer", path), sort_keys=True),
-        "D_tokens": number(final, "tokens", path),
-        "C_flops": number(final, "flops", path),
-        "loss_nats_per_token": number(final, "loss_nats_per_token", path),
-        "loss_se_nats_per_token": number(final, "loss_se_nats_per_token", path),
-        "loss_nats_per_image": number(final, "loss_nats_per_image", path),
-        "bits_per_dim": number(final, "bits_per_dim", path),
-        "examples": int(number(final, "examples", path)),
-        "weights": str(final.get("weights")),
-        "step": int(number(final, "step", path)),
-        "commit": run.commit,
-        "record": str(path.relative_to(directory)),
-    }
-
-
-COMPARABLE = {
-    "data": "data",
-    "data_digest": "data digests",
-    "tokenizer": "tokenizers",
-    "tokenizer_identity": "tokenizer settings",
-    "likelihood": "likelihoods",
-    "weights": "evaluated weights",
-    "examples": "numbers of validation examples",
-}
-
-
-def _refuse_incomparable(runs: pd.DataFrame, source: str) -> None:
-    for column, what in COMPARABLE.items():
-        problem = f"losses are not comparable, {what} differ"
-        refuse_mixed(runs, column, source=source, problem=problem)
-
-
-def _refuse_duplicates(runs: pd.DataFrame, source: str) -> None:
-    for identity, group in runs.groupby("identity"):
-        if len(group) > 1:
-            places = ", ".join(group["record"])
-            raise AnalysisError(f"{source}: identity {identity} is there twice: {places}")
-
-
 def filtered(runs: pd.DataFrame, where: Mapping[str, object], source: str) -> pd.DataFrame:
-    """The runs with one value of each column, compared as text; unknown ones are refused."""
+    """The runs with one value of each column; texts are compared as text, numbers as numbers."""
     for column, value in where.items():
         if column not in runs:
             raise AnalysisError(f"where {column!r}: allowed are {', '.join(runs.columns)}")
-        kept = runs[runs[column].astype(str) == str(value)]
+        kept = runs[_equal(runs[column], value)]
         if kept.empty:
             have = ", ".join(sorted(set(runs[column].astype(str))))
             raise AnalysisError(f"{source}: no run with {column} = {value}; there are {have}")
@@ -183,22 +131,13 @@ def filtered(runs: pd.DataFrame, where: Mapping[str, object], source: str) -> pd
     return runs.reset_index(drop=True)
 
 
-def _evaluations(found: list[Run]) -> pd.DataFrame:
-    """All validation rows of all runs: identity, name, step, tokens, flops, losses."""
-    import pandas as pd
-
-    keys = ("step", "tokens", "flops", "weights", "loss_nats_per_token", "loss_se_nats_per_token")
-    rows = [
-        {"identity": str(run.header["identity"]), "name": str(run.header["name"])}
-        | {key: row_field(row, key, run.path) for key in keys}
-        for run in found
-        for row in run.evaluations
-    ]
-    frame = pd.DataFrame(rows, columns=["identity", "name", *keys])
-    for key in keys:
-        if key != "weights":
-            frame[key] = pd.to_numeric(frame[key], errors="coerce")  # "nan" is a string there
-    return frame
+def _equal(values: pd.Series, wanted: object) -> pd.Series:
+    if values.dtype.kind in "fiu":
+        try:
+            return values == float(str(wanted))
+        except ValueError:
+            pass  # a word: no number is equal to it
+    return values.astype(str) == str(wanted)
 
 
 def read_runs(
@@ -207,35 +146,22 @@ def read_runs(
     convention: str = "blocks",
     where: Mapping[str, object] | None = None,
     weights: str | None = None,
+    metric: str | None = None,
+    unit: str = PER_TOKEN,
 ) -> Table:
     """Every finished run at or below the directory, sorted by N, D and seed.
 
     Refuses runs whose losses cannot be compared (data, tokenizer, likelihood, weights) or whose
     configs differ in more than size, tokens and seed (learning rate, schedule, ...), unless `where`
-    picks one value of a column; unfinished and diverged runs are named in `left_out`.
+    picks one value of a column; unfinished and diverged runs are named in `left_out`. `metric` is
+    one of quality.jsonl that takes the place of the loss; `unit` one of UNITS_OF_RECORDS.
     """
-    import pandas as pd
+    from analysis.study import read_study
 
-    if convention not in CONVENTIONS:
-        raise AnalysisError(f"convention {convention!r}: allowed are {', '.join(CONVENTIONS)}")
-    directory = Path(directory)
-    read = [read_run(path, weights=weights) for path in record_paths(directory)]
-    found = [run for run in read if isinstance(run, Run)]
-    left_out = tuple(run for run in read if isinstance(run, LeftOut))
-    if not found:
-        names = "; ".join(map(str, left_out))
-        raise AnalysisError(f"{directory}: no finished run; left out: {names}")
-    runs = pd.DataFrame([_row(run, directory, convention) for run in found])
-    _refuse_duplicates(runs, str(directory))
-    varied = add_columns(runs, [run.recipe for run in found])
-    runs = filtered(runs, where or {}, str(directory))
-    _refuse_incomparable(runs, str(directory))
-    refuse_varied(runs, varied, str(directory))
-    runs = runs.sort_values(["N", "D_tokens", "seed", "identity"]).reset_index(drop=True)
-    evaluations = _evaluations(
-        [run for run in found if str(run.header["identity"]) in set(runs.identity)]
+    study = read_study(
+        directory, convention=convention, weights=weights, metric=metric, unit=unit, where=where
     )
-    return Table(runs, evaluations, convention, str(directory), left_out)
+    return study.table(where)
 
 
 def from_frame(

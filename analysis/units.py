@@ -25,6 +25,11 @@ LOSS_UNITS = {
 _PER_ITEM = re.compile(r"(?P<tokens>\d+(\.\d+)?([eE][+]?\d+)?)/(step|image|sequence|example)")
 
 
+def suffix(unit: str) -> str:
+    """A unit as the end of a name: nats_per_token, 1_probe_top1."""
+    return re.sub(r"[^0-9A-Za-z]+", "_", unit.replace("/", "_per_")).strip("_")
+
+
 def loss_unit(unit: str, source: str) -> tuple[str, float]:
     """The unit that a loss is kept in, and the factor to it."""
     if unit not in LOSS_UNITS:

@@ -27,7 +27,7 @@ import numpy as np
 
 from lab.core.canonical import json_sha256
 from lab.core.weights import NamedWeight, Turn, assign, read_weights
-from lab.extractors.extractor import Features, resized
+from lab.extractors.extractor import PRECISION, Features, resized
 
 SIDE, FEATURES, CLASSES = 299, 2048, 1008
 EPSILON = 1e-3  # of the batch normalisations
@@ -296,8 +296,9 @@ class Inception:
         al. 2016: its code multiplies the features with the weights alone).
         """
         levels_BHWC = resized(images_BHWC, side=SIDE, channels=3, antialias=False)
-        features_BF = pooled_features(self.weights, levels_BHWC / 127.5 - 1)
-        logits_BK = features_BF @ self.head["weight"]
+        with jax.default_matmul_precision(PRECISION):
+            features_BF = pooled_features(self.weights, levels_BHWC / 127.5 - 1)
+            logits_BK = features_BF @ self.head["weight"]
         return Features(features_BF, jax.nn.log_softmax(logits_BK))
 
 

@@ -18,7 +18,7 @@ from lab.core.manifest import Damaged
 from lab.core.store import Store, tree_sha256
 from lab.extractors.build import classifier_spec
 from lab.extractors.classifier import Classifier, ClassifierSpec, Levels, Running, builder
-from lab.extractors.extractor import Extractor, Features, resized
+from lab.extractors.extractor import PRECISION, Extractor, Features, resized
 from lab.extractors.inception import open_inception
 
 CHECKPOINTS = "checkpoints"
@@ -50,8 +50,9 @@ class TrainedClassifier:
     def __call__(self, images_BHWC: jax.Array) -> Features:
         """Features and log probabilities of images uint8 (B, R, R, 1 or 3), of any side."""
         levels_BHWC = resized(images_BHWC, side=self.side, channels=self.channels, antialias=True)
-        features_BF = self.classifier.features(levels_BHWC)
-        logits_BK = self.classifier.logits(features_BF)
+        with jax.default_matmul_precision(PRECISION):
+            features_BF = self.classifier.features(levels_BHWC)
+            logits_BK = self.classifier.logits(features_BF)
         return Features(features_BF, jax.nn.log_softmax(logits_BK.astype(jnp.float32)))
 
 

@@ -17,6 +17,7 @@ from lab.core.digest import array_digest
 from lab.core.layout import data_layout
 from lab.launch.evaluate_data import ImageSet
 from lab.launch.evaluate_task import Tools
+from lab.metrics.moments import Moments, MomentSums
 
 if TYPE_CHECKING:
     from lab.extractors.extractor import Extractor
@@ -26,10 +27,17 @@ SCHEMA = "lab.reference/1"
 
 
 class Found(NamedTuple):
-    """What an extractor says of images."""
+    """What an extractor says of images; mean and covariance were summed where they were read."""
 
     features_NF: np.ndarray  # float32
     log_probabilities_NK: np.ndarray
+    mean_F: np.ndarray  # float64
+    covariance_FF: np.ndarray
+
+    @property
+    def moments(self) -> Moments:
+        """Of the features."""
+        return Moments(len(self.features_NF), self.mean_F, self.covariance_FF)
 
 
 class Reader:
@@ -38,24 +46,28 @@ class Reader:
     def __init__(self, extractor: "Extractor", *, batch: int) -> None:
         layout = data_layout(jax.local_devices())
         self.size = -(-batch // layout.batch_shards) * layout.batch_shards
-        self._rows = layout.batch_sharding()
-        self._read: Callable = jax.jit(
-            extractor.__call__, in_shardings=(self._rows,), out_shardings=self._rows
-        )
+        self._layout, self._rows = layout, layout.batch_sharding()
+        # An argument, for weights that are closed over become constants of the program.
+        self._extractor = jax.device_put(extractor, layout.replicated())
+        self._read: Callable = jax.jit(lambda of, images: of(images), out_shardings=self._rows)
 
     def __call__(
         self, batches: Iterable[np.ndarray], *, told: Callable[[int, int | None], None], total: int
     ) -> Found:
         """Features of all images; the last batch is filled up, so that one program reads all."""
-        parts, done = [], 0
+        parts, done, sums = [], 0, MomentSums(self._layout)
         told(0, total)
         for images in batches:
             padded = np.concatenate([images, np.repeat(images[-1:], self.size - len(images), 0)])
-            features, logs = self._read(jax.device_put(padded, self._rows))
+            features, logs = self._read(self._extractor, jax.device_put(padded, self._rows))
+            weight_B = (np.arange(self.size) < len(images)).astype(np.float32)
+            sums.add(features, jax.device_put(weight_B, self._rows))
             parts.append((np.asarray(features)[: len(images)], np.asarray(logs)[: len(images)]))
             done += len(images)
             told(done, total)
-        return Found(*(np.concatenate(each) for each in zip(*parts, strict=True)))
+        features_NF, logs_NK = (np.concatenate(each) for each in zip(*parts, strict=True))
+        moments = sums.moments()
+        return Found(features_NF, logs_NK, moments.mean_F, moments.covariance_FF)
 
 
 class Readers:
@@ -95,7 +107,7 @@ class Readers:
             return None
         found = read_found(path)
         shapes = (len(images), extractor.features), (len(images), extractor.classes)
-        if found is None or tuple(each.shape for each in found) != shapes:
+        if found is None or tuple(each.shape for each in found[:2]) != shapes:
             self._tools.warn(f"{path}: damaged; the features are made again")
             return None
         return found
@@ -122,7 +134,7 @@ def read_found(path: pathlib.Path) -> Found | None:
     """The features of a file; None where it is not as it was written."""
     try:
         with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
-            found = Found(file["features_NF"], file["log_probabilities_NK"])
+            found = Found(*(file[name] for name in Found._fields))
             digests = file["digests"].tolist()
             known = str(file["schema"]) == SCHEMA
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):

@@ -75,7 +75,9 @@ class Judge:
         key = extractor.identity, task.reference.identity
         if key not in self._references:
             found = self._readers.of_set(extractor, task.reference, workdir_of(task.directory))
-            self._references[key] = Reference.of(found.features_NF, found.log_probabilities_NK)
+            self._references[key] = Reference(
+                found.moments, found.features_NF, found.log_probabilities_NK
+            )
         return self._references[key]
 
     def _judged(self, task: Task, found: Found, suffix: str = "") -> list[dict[str, Any]]:

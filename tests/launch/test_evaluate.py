@@ -23,6 +23,7 @@ IMAGES = 40
 KEPT = ["--config.execution.keep_every_steps=4", "--config.train.evaluate_every_steps=4"]
 
 
+@jax.tree_util.register_static
 class Stub:
     """Six numbers of an image: mean and spread of its colours; three classes."""
 
@@ -227,7 +228,8 @@ def test_features_of_a_reference_are_kept_and_made_again_where_they_are_damaged(
 
 
 def test_a_file_of_features_with_another_number_in_it_is_damaged(tmp_path):
-    found = Found(np.arange(12, dtype=np.float32).reshape(4, 3), np.zeros((4, 2), np.float32))
+    features = np.arange(12, dtype=np.float32).reshape(4, 3)
+    found = Found(features, np.zeros((4, 2), np.float32), features.mean(0), np.cov(features.T))
     write_found(tmp_path / "a.npz", found)
     np.testing.assert_array_equal(read_found(tmp_path / "a.npz").features_NF, found.features_NF)
     with np.load(tmp_path / "a.npz") as file:
