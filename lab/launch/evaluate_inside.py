@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from lab.core.layout import Layout, data_layout
+from lab.data.tokens import Rows
 from lab.launch.evaluate_data import ImageSet, model_tokens
 from lab.launch.evaluate_task import Task, Tools
 from lab.launch.jobs import AnyTokenizer, make_tokenizer
@@ -32,17 +33,37 @@ class Inside:
         self.size = -(-tools.batch // self.layout.batch_shards) * self.layout.batch_shards
         model = task.trained.open(self.tokenizer.spec, platform=jax.local_devices()[0].platform)
         self.model = jax.device_put(model, self.layout.replicated())
+        self._tools = tools
 
     def batches(self, images: ImageSet) -> Iterator[Batch]:
         """All images in their order."""
-        rows = self.layout.batch_sharding()
+        found, where = self._rows(images), self.layout.batch_sharding()
         for first in range(0, len(images), self.size):
             stop = min(first + self.size, len(images))
-            found = images.rows(self.tokenizer, first, stop)
-            part = np.minimum(np.arange(self.size), stop - first - 1)
-            tokens = model_tokens(self.tokenizer, found.tokens)[part]
+            part = first + np.minimum(np.arange(self.size), stop - first - 1)
             yield Batch(
-                jax.device_put(tokens, rows),
-                jax.device_put(found.labels[part], rows),
+                jax.device_put(model_tokens(self.tokenizer, found.tokens[part]), where),
+                jax.device_put(found.labels[part], where),
                 stop - first,
             )
+
+    def _rows(self, images: ImageSet) -> Rows:
+        """Images as tokens, encoded once for all runs of this process on one tokenizer."""
+        key = self.tokenizer.identity, images.identity
+        if key not in _KEPT:
+            told, parts = self._tools.told(f"{images.source.info.split} images to tokens"), []
+            for first in range(0, len(images), self.size):
+                told(first, len(images))
+                stop = min(first + self.size, len(images))
+                parts.append(images.rows(self.tokenizer, first, stop))
+            while len(_KEPT) >= _MOST_KEPT:
+                del _KEPT[next(iter(_KEPT))]  # the oldest
+            _KEPT[key] = Rows(
+                np.concatenate([part.tokens for part in parts]),
+                np.concatenate([part.labels for part in parts]),
+            )
+        return _KEPT[key]
+
+
+_KEPT: dict[tuple[str, str], Rows] = {}
+_MOST_KEPT = 4
