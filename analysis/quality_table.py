@@ -126,7 +126,7 @@ def read_evaluated(
     if not rows:
         raise AnalysisError(
             f"{name}: {len(runs)} finished runs, none with values in a quality.jsonl; "
-            f"make them: python -m lab.launch.evaluate {name} --what probe,attention"
+            f"make them: python -m lab.launch.evaluate {name}"
         )
     frame = pd.DataFrame(rows)
     frame = frame.fillna(dict.fromkeys(settings_of(frame), ""))

@@ -42,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add = made.add_argument
     add("runs", nargs="+", metavar="RUN", help="a run directory, or a folder of them: a study")
-    add("--what", required=True, metavar="NAMES", help=f"by commas: {', '.join(WHAT)}")
+    add("--what", metavar="NAMES", help=f"by commas: {', '.join(WHAT)} (all that flags allow)")
     add("--steps", default="last", metavar="N,N", help="checkpoints: last, all or steps (last)")
     add("--weights", choices=("raw", "ema"), help="of the average where one was kept (ema)")
     add("--seed", type=int, default=0, help="of all that is random (0)")
@@ -97,13 +97,15 @@ def check_flags(flags: argparse.Namespace, overrides: dict[str, str]) -> None:
     for path in flags.runs:
         if not pathlib.Path(path).is_dir():
             raise LabError(f"{path}: no such directory")
-    flags.what = _names(flags.what)
+    flags.what = _names(flags.what) if flags.what is not None else _possible(flags)
     least = {"seed": 0, "time": 0, "batch": 1, "samples": LEAST_IMAGES}
     least |= {"reference_images": LEAST_IMAGES, "images": 2, "probe_images": 2, "draws": 1}
     for name, bound in least.items():
         value = getattr(flags, name)
         if value is not None and value < bound:
             raise LabError(f"--{name.replace('_', '-')} {value}: allowed is >= {bound}")
+    if flags.seed >= 2**31:
+        raise LabError(f"--seed {flags.seed}: allowed is < {2**31}")
     if not 0 < flags.level < 1:
         raise LabError(f"--level {flags.level}: allowed is > 0 and < 1")
     _check_steps(flags.steps)
@@ -121,6 +123,12 @@ def check_flags(flags: argparse.Namespace, overrides: dict[str, str]) -> None:
             else '--grid: needed for --what randomness, like "temperature=0.7,1.0;guidance=1,2"'
         )
     flags.grid = grid_points(flags.grid) if flags.grid else []
+
+
+def _possible(flags: argparse.Namespace) -> list[str]:
+    """What needs nothing that is not given."""
+    given = {"fd": flags.extractor, "randomness": flags.extractor and flags.grid}
+    return [name for name in WHAT if given.get(name, True)]
 
 
 def _names(text: str) -> list[str]:

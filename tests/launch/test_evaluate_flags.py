@@ -4,7 +4,8 @@ import pytest
 
 from lab.core.errors import LabError
 from lab.launch import evaluate
-from lab.launch.evaluate_flags import grid_points, parser, sampling_flags
+from lab.launch.door import parse
+from lab.launch.evaluate_flags import WHAT, check_flags, grid_points, parser, sampling_flags
 from tests.launch.commands import command
 from tests.launch.test_sample import HEAVY
 
@@ -23,7 +24,8 @@ FD = ["--what", "fd"]
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], ["--what", "required"]),
+        (["--seed", str(2**40)], ["--seed 1099511627776", "< 2147483648"]),
+        (["--grid", "top_k=1"], ["--grid top_k=1", "no randomness"]),
         (["--what", "fid"], ["--what fid", "fd"]),
         (["--what", "probe,probe"], ["--what probe,probe", "each once"]),
         (["--what", ","], ["at least one"]),
@@ -43,6 +45,21 @@ def test_wrong_flags_are_refused(tmp_path, arguments, words):
     with pytest.raises(LabError) as caught:
         evaluate.main([str(tmp_path), *arguments])
     assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        ([], ["likelihood", "probe", "attention"]),
+        (["--extractor", "x"], ["likelihood", "fd", "probe", "attention"]),
+        (["--extractor", "x", "--grid", "top_k=1"], list(WHAT)),
+        (["--what", "probe,fd", "--extractor", "x"], ["probe", "fd"]),
+    ],
+)
+def test_without_what_all_is_measured_that_can_be(tmp_path, arguments, names):
+    flags, overrides = parse(parser(), [str(tmp_path), *arguments])
+    check_flags(flags, overrides)
+    assert sorted(flags.what) == sorted(names)
 
 
 def test_a_run_that_is_not_there_is_refused(tmp_path):
