@@ -3,17 +3,20 @@
 B images of a batch, T positions, S numbers at a position.
 """
 
+import pathlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
+from lab.core.errors import LabError
 from lab.core.layout import Layout, data_layout
 from lab.data.tokens import Rows
 from lab.launch.evaluate_data import ImageSet, model_tokens
 from lab.launch.evaluate_task import Task, Tools
-from lab.launch.jobs import AnyTokenizer, make_tokenizer
+from lab.launch.jobs import AnyTokenizer, coded_split, make_tokenizer
+from lab.tokenizers.pixels import Pixels
 
 
 class Batch(NamedTuple):
@@ -33,7 +36,7 @@ class Inside:
         self.size = -(-tools.batch // self.layout.batch_shards) * self.layout.batch_shards
         model = task.trained.open(self.tokenizer.spec, platform=jax.local_devices()[0].platform)
         self.model = jax.device_put(model, self.layout.replicated())
-        self._tools = tools
+        self._run, self._tools = task.trained.run, tools
 
     def batches(self, images: ImageSet) -> Iterator[Batch]:
         """All images in their order."""
@@ -48,21 +51,38 @@ class Inside:
             )
 
     def _rows(self, images: ImageSet) -> Rows:
-        """Images as tokens, encoded once for all runs of this process on one tokenizer."""
+        """Images as tokens, made once for all runs of this process on one tokenizer."""
         key = self.tokenizer.identity, images.identity
         if key not in _KEPT:
-            told, parts = self._tools.told(f"{images.source.info.split} images to tokens"), []
-            for first in range(0, len(images), self.size):
-                told(first, len(images))
-                stop = min(first + self.size, len(images))
-                parts.append(images.rows(self.tokenizer, first, stop))
+            found = self._coded(images) or self._encoded(images)
             while len(_KEPT) >= _MOST_KEPT:
                 del _KEPT[next(iter(_KEPT))]  # the oldest
-            _KEPT[key] = Rows(
-                np.concatenate([part.tokens for part in parts]),
-                np.concatenate([part.labels for part in parts]),
-            )
+            _KEPT[key] = found
         return _KEPT[key]
+
+    def _coded(self, images: ImageSet) -> Rows | None:
+        """From the folder of codes that the run was trained on, where it is there still."""
+        run, split, tokenizer = self._run, images.source.info.split, self.tokenizer
+        if isinstance(tokenizer, Pixels) or not run.tokenizer.codes:
+            return None
+        folder = pathlib.Path(run.tokenizer.codes) / split
+        if not folder.is_dir():
+            return None
+        coded = coded_split(run, tokenizer, split, examples=len(images), augmentation="none")
+        if ":" not in coded.digest and coded.digest != images.source.info.digest:
+            raise LabError(f"{folder}: codes of other images than {images.source.info.name} has")
+        return coded.rows.rows(np.arange(len(images)))
+
+    def _encoded(self, images: ImageSet) -> Rows:
+        told, parts = self._tools.told(f"{images.source.info.split} images to tokens"), []
+        for first in range(0, len(images), self.size):
+            told(first, len(images))
+            stop = min(first + self.size, len(images))
+            parts.append(images.rows(self.tokenizer, first, stop))
+        return Rows(
+            np.concatenate([part.tokens for part in parts]),
+            np.concatenate([part.labels for part in parts]),
+        )
 
 
 _KEPT: dict[tuple[str, str], Rows] = {}

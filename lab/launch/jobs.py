@@ -107,25 +107,38 @@ def opened(run: str) -> TrainedTokenizer:
 
 def coded_images(run: RunConfig, tokenizer: SplitTokenizer | LatentTokenizer) -> Images:
     """Both splits from the folder that lab.launch.encode wrote."""
-    data, folder = run.data, pathlib.Path(run.tokenizer.codes)
-
-    def split(name: str, examples: int, *, augmentation: str) -> Split:
-        shards = CodeShards(folder / name)
-        shards.require(tokenizer_identity=tokenizer.trained.identity)
-        rows = open_code_rows(shards, tokenizer, examples=examples, augmentation=augmentation)
-        about = shards.manifest.data
-        if about.split != name:
-            raise LabError(f"{folder / name}: codes of the split {about.split}, not {name}")
-        if about.name.split("/")[0].split(":")[0] != data.name.split("/")[0].split(":")[0]:
-            raise LabError(f"{folder / name}: codes of {about.name}, not of {data.name}")
-        whole = len(rows) == about.examples
-        digest = about.digest if whole else f"{about.digest}:{len(rows)}"
-        return Split(rows=rows, name=about.name, digest=digest, classes=about.classes)
-
-    return Images(
-        train=split(data.train_split, data.train_examples, augmentation=data.augmentation),
-        validation=split(data.validation_split, data.validation_examples, augmentation="none"),
+    data = run.data
+    train, validation = (
+        coded_split(run, tokenizer, name, examples=examples, augmentation=views)
+        for name, examples, views in (
+            (data.train_split, data.train_examples, data.augmentation),
+            (data.validation_split, data.validation_examples, "none"),
+        )
     )
+    return Images(train=train, validation=validation)
+
+
+def coded_split(
+    run: RunConfig,
+    tokenizer: SplitTokenizer | LatentTokenizer,
+    name: str,
+    *,
+    examples: int,
+    augmentation: str,
+) -> Split:
+    """The first `examples` images of a split (0: all) from the folder of codes of a run."""
+    data, folder = run.data, pathlib.Path(run.tokenizer.codes)
+    shards = CodeShards(folder / name)
+    shards.require(tokenizer_identity=tokenizer.trained.identity)
+    rows = open_code_rows(shards, tokenizer, examples=examples, augmentation=augmentation)
+    about = shards.manifest.data
+    if about.split != name:
+        raise LabError(f"{folder / name}: codes of the split {about.split}, not {name}")
+    if about.name.split("/")[0].split(":")[0] != data.name.split("/")[0].split(":")[0]:
+        raise LabError(f"{folder / name}: codes of {about.name}, not of {data.name}")
+    whole = len(rows) == about.examples
+    digest = about.digest if whole else f"{about.digest}:{len(rows)}"
+    return Split(rows=rows, name=about.name, digest=digest, classes=about.classes)
 
 
 _KEPT: dict[tuple[DataConfig, str, bool], Images] = {}
