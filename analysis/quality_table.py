@@ -22,7 +22,14 @@ SAME = ("what", "metric", "unit", "likelihood", "extractor", "reference", "sampl
 SAME += ("level", "weights")
 SAID = ("level", "samples", "counts")  # settings that stand beside every value
 RANDOMNESS = "randomness"
-ORDER = ("fd", RANDOMNESS, "likelihood", "probe", "attention")  # others after these
+ORDER = (
+    "fd",
+    "reconstruction",
+    RANDOMNESS,
+    "likelihood",
+    "probe",
+    "attention",
+)  # others after these
 
 
 @dataclass(frozen=True)

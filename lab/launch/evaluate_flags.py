@@ -9,8 +9,8 @@ from lab.core.fields import nearest
 from lab.launch.door import Parser
 from lab.launch.sample_settings import add_flags
 
-WHAT = ("fd", "probe", "attention", "likelihood", "randomness")
-JUDGED = ("fd", "randomness")  # what needs features
+WHAT = ("fd", "reconstruction", "probe", "attention", "likelihood", "randomness")
+JUDGED = ("fd", "reconstruction", "randomness")  # what needs features
 SPLITS = ("train", "validation", "test")
 LEAST_IMAGES = 40  # of a set that is judged: two in each group of a jackknife
 RENAMED = {"--steps": "--diffusion-steps"}  # --steps are checkpoints here
@@ -52,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     add("--json", action="store_true", help="print as JSON")
     add("--data-dir", metavar="DIR", help="where data sets are prepared (as the run's)")
     add("--manual-dir", metavar="DIR", help="files of data sets by hand (as the run's)")
-    _add_judged(made.add_argument_group("fd and randomness").add_argument)
+    _add_judged(made.add_argument_group("fd, reconstruction and randomness").add_argument)
     _add_inside(made.add_argument_group("probe, attention and likelihood").add_argument)
     _add_sampling(made.add_argument_group("how images are drawn").add_argument)
     return made
@@ -127,7 +127,8 @@ def check_flags(flags: argparse.Namespace, overrides: dict[str, str]) -> None:
 
 def _possible(flags: argparse.Namespace) -> list[str]:
     """What needs nothing that is not given."""
-    given = {"fd": flags.extractor, "randomness": flags.extractor and flags.grid}
+    given = {name: flags.extractor for name in JUDGED}
+    given["randomness"] = flags.extractor and flags.grid
     return [name for name in WHAT if given.get(name, True)]
 
 

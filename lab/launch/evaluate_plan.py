@@ -22,7 +22,7 @@ from lab.train.trained_generator import Trained, find_trained, kept_steps
 if TYPE_CHECKING:
     from lab.extractors.extractor import Extractor
 
-SAMPLES = {"fd": 1024, "randomness": 512}
+SAMPLES = {"fd": 1024, "reconstruction": 1024, "randomness": 512}
 PROBE_IMAGES = 4096
 ATTENTION_IMAGES = 256
 
@@ -94,6 +94,7 @@ class Planner:
         self._extractors = extractors
         self._kinds: dict[str, Callable[[Subject], Iterator[Task]]] = {
             "fd": self._fd,
+            "reconstruction": self._reconstruction,
             "randomness": self._randomness,
             "probe": self._probe,
             "attention": self._attention,
@@ -121,20 +122,8 @@ class Planner:
     def _judged(
         self, subject: Subject, what: str, points: Sequence[dict[str, Any]]
     ) -> Iterator[Task]:
-        flags, data = self._flags, subject.trained.run.data
-        samples = flags.samples or SAMPLES[what]
-        reference = self._sources.first(
-            data, flags.reference, flags.reference_images, flag="--reference-images"
-        )
-        other = "validation" if flags.reference == "train" else "train"
-        real = self._sources.at_most(data, other, samples)
-        for name, source in ((flags.reference, reference), (other, real)):
-            if len(source) < LEAST_IMAGES:
-                raise LabError(
-                    f"{subject.trained.directory}: {data.name} has {len(source)} {name} images; "
-                    f"at least {LEAST_IMAGES} are needed to judge by"
-                )
-        floor = subject.images(real)
+        flags, samples = self._flags, self._flags.samples or SAMPLES[what]
+        reference, floor = self._reference(subject, samples)
         for point in points:
             sampler = self._sampler(subject, point)
             for extractor in self._extractors:
@@ -151,10 +140,48 @@ class Planner:
                         "real": floor.about(),
                     },
                     extractor=extractor,
-                    reference=subject.images(reference),
+                    reference=reference,
                     sampler=sampler,
                     real=floor,
                 )
+
+    def _reconstruction(self, subject: Subject) -> Iterator[Task]:
+        """What the tokenizer alone makes of as many real images."""
+        flags = self._flags
+        samples = flags.samples or SAMPLES["reconstruction"]
+        reference, floor = self._reference(subject, samples)
+        for extractor in self._extractors:
+            yield Task(
+                trained=subject.trained,
+                what="reconstruction",
+                settings={
+                    "tokenizer": subject.tokenizer.identity,
+                    "seed": flags.seed,
+                    "samples": len(floor),
+                    "level": flags.level,
+                    "counts": list(curve_counts(len(floor))),
+                    "real": floor.about(),
+                },
+                extractor=extractor,
+                reference=reference,
+                real=floor,
+            )
+
+    def _reference(self, subject: Subject, samples: int) -> tuple[ImageSet, ImageSet]:
+        """What is judged against, and as many real images of another split as there are samples."""
+        flags, data = self._flags, subject.trained.run.data
+        reference = self._sources.first(
+            data, flags.reference, flags.reference_images, flag="--reference-images"
+        )
+        other = "validation" if flags.reference == "train" else "train"
+        real = self._sources.at_most(data, other, samples)
+        for name, source in ((flags.reference, reference), (other, real)):
+            if len(source) < LEAST_IMAGES:
+                raise LabError(
+                    f"{subject.trained.directory}: {data.name} has {len(source)} {name} images; "
+                    f"at least {LEAST_IMAGES} are needed to judge by"
+                )
+        return subject.images(reference), subject.images(real)
 
     def _sampler(self, subject: Subject, point: dict[str, Any]) -> Settings:
         positions = subject.tokenizer.spec.tokens_per_image

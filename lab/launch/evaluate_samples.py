@@ -1,4 +1,4 @@
-"""Judging images that a generator draws: tasks "fd" and "randomness".
+"""Judging images that a generator draws (tasks "fd", "randomness") or its tokenizer gives back.
 
 N images drawn, M of the reference, F features, K classes.
 """
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lab.core.config import ModelConfig
+from lab.launch.evaluate_data import model_tokens
 from lab.launch.evaluate_draws import draw_key, tokens_of
 from lab.launch.evaluate_features import Found, Readers
 from lab.launch.evaluate_task import Task, Tools, labelled
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from lab.metrics.distances import Reference
 
 REAL = "_real"  # ends the name of a metric of real images, which are judged like samples
+BACK = "_reconstructed"  # of real images that the tokenizer encoded and decoded
 
 
 def curve_counts(samples: int) -> tuple[int, ...]:
@@ -47,15 +49,19 @@ class Judge:
         self._readers = Readers(tools)
         self._drawn: tuple[str, np.ndarray] | None = None  # the last tokens, and what they are of
         self._real: dict[str, list[dict[str, Any]]] = {}
+        self._back: dict[tuple[str, str, str], Found] = {}
         self._references: dict[tuple[str, str], Reference] = {}
 
     def __call__(self, task: Task) -> list[dict[str, Any]]:
         """The values of a task. Raises Stopped between batches where a signal has come."""
         assert task.extractor is not None and task.real is not None  # of every task of this kind
+        real = self._of_real_images(task, task.extractor)
+        if task.what == "reconstruction":
+            return [*self._judged(task, self._reconstructed(task, task.extractor), BACK), *real]
         found = self._readers.read(
             task.extractor, self._images(task), total=task.settings["samples"]
         )
-        return [*self._judged(task, found), *self._of_real_images(task, task.extractor)]
+        return [*self._judged(task, found), *real]
 
     def _images(self, task: Task) -> Iterator[np.ndarray]:
         """The images drawn for a task, a batch at a time; tokens are kept for other extractors."""
@@ -66,6 +72,23 @@ class Judge:
         for first in range(0, len(tokens), self._tools.batch):
             part = tokens[first : first + self._tools.batch]
             yield tokenizer.decode(part.reshape(len(part), -1))
+
+    def _reconstructed(self, task: Task, extractor: "Extractor") -> Found:
+        """Features of real images after the tokenizer: the same for all runs on one tokenizer."""
+        assert task.real is not None
+        tokenizer, images = make_tokenizer(task.trained.run), task.real
+        key = extractor.identity, images.identity, task.settings["tokenizer"]
+
+        def decoded() -> Iterator[np.ndarray]:
+            for first in range(0, len(images), self._tools.batch):
+                stop = min(first + self._tools.batch, len(images))
+                rows = images.rows(tokenizer, first, stop)
+                tokens = model_tokens(tokenizer, rows.tokens)
+                yield tokenizer.decode(tokens.reshape(len(tokens), -1))
+
+        if key not in self._back:
+            self._back[key] = self._readers.read(extractor, decoded(), total=len(images))
+        return self._back[key]
 
     def _reference(self, task: Task) -> "Reference":
         from lab.metrics.distances import Reference

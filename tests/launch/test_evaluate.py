@@ -17,6 +17,7 @@ from lab.data.sources import open_source
 from lab.launch import evaluate, evaluate_draws
 from lab.launch.claim import claimed
 from lab.launch.evaluate_features import FOLDER, Found, read_found, write_found
+from lab.train.trained_generator import find_trained
 from tests.launch.commands import TINY, command, only, place
 
 IMAGES = 40
@@ -100,7 +101,6 @@ def drawn_images(folder, labels, count):
     from lab.launch.sample_job import Wanted, draw
     from lab.launch.sample_settings import settings_of
     from lab.tokenizers.pixels import Pixels
-    from lab.train.trained_generator import find_trained
     from tests.launch.test_sample import flags_of
 
     found = find_trained(run_of(folder))
@@ -141,6 +141,21 @@ def test_distances_are_of_the_images_that_sample_draws_to_those_that_a_tokenizer
     assert row["settings"]["labels"] == "data" and row["settings"]["seed"] == 0
     assert row["settings"]["real"]["split"] == "validation"
     assert "steps" not in row["settings"]["sampler"]["drawing"]  # of a diffusion; there is none
+
+
+def test_a_reconstruction_is_of_the_images_that_a_tokenizer_gives_back(folder):
+    assert judged(folder / "runs", what="reconstruction") == ExitCode.DONE
+    (row,) = read_quality(run_of(folder))
+    reference, _ = real_images(folder, "train", 64)
+    validation, _ = real_images(folder, "validation", IMAGES)
+    levels = find_trained(run_of(folder)).run.tokenizer.levels
+    codes = validation.astype(int) * levels // 256
+    back = ((2 * codes + 1) * 128 // levels).astype(np.uint8)  # the middle of each level
+    theirs = features(np, reference).astype(float)
+    expected = frechet(features(np, back).astype(float), theirs)
+    assert value_of(row, "fd_stub_reconstructed")["value"] == pytest.approx(expected, rel=1e-3)
+    assert row["settings"]["tokenizer"] and "sampler" not in row["settings"]
+    assert expected != pytest.approx(value_of(row, "fd_stub_real")["value"], rel=0.01)
 
 
 def test_what_is_done_is_not_done_again_and_drawing_is_shared(folder, monkeypatch, capsys):

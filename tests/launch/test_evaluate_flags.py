@@ -51,7 +51,7 @@ def test_wrong_flags_are_refused(tmp_path, arguments, words):
     ("arguments", "names"),
     [
         ([], ["likelihood", "probe", "attention"]),
-        (["--extractor", "x"], ["likelihood", "fd", "probe", "attention"]),
+        (["--extractor", "x"], [n for n in WHAT if n != "randomness"]),
         (["--extractor", "x", "--grid", "top_k=1"], list(WHAT)),
         (["--what", "probe,fd", "--extractor", "x"], ["probe", "fd"]),
     ],
