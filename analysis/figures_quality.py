@@ -79,7 +79,7 @@ def bars(rows: pd.DataFrame) -> np.ndarray:
     """(2, n) lengths of the intervals below and above; nothing where none was stated."""
     value = rows["value"].to_numpy(dtype=float)
     low, high = rows["low"].to_numpy(dtype=float), rows["high"].to_numpy(dtype=float)
-    return np.nan_to_num(np.clip([value - low, high - value], 0.0, None))
+    return np.nan_to_num(np.maximum(np.stack([value - low, high - value]), 0.0))
 
 
 def axis_word(column: Column) -> str:
@@ -197,23 +197,32 @@ def _figures_of(column: Column, values: pd.DataFrame) -> Iterator[Drawn]:
 
 
 def drawn(found: Evaluated) -> list[Drawn]:
-    """Every figure of the study with its caption; a name per metric and, where needed, a digest."""
+    """Every figure of the study with its caption.
+
+    A name is of the metric and, where that is not enough, of the extractor, and then of a digest.
+    """
     from analysis import figures_settings
 
     columns = columns_of(headline(found.values))
-    out: list[tuple[str, Figure, str, str]] = []
+    out: list[tuple[str, Figure, str, Column]] = []
     for column in columns:
         if column.same["what"] == RANDOMNESS:
             for name, figure, caption in figures_settings.drawn(column):
-                out.append((name, figure, caption, _digest(column)))
+                out.append((name, figure, caption, column))
             continue
         for one in by_settings(column):
-            out += [(*made, _digest(one)) for made in _figures_of(one, found.values)]
+            out += [(*made, one) for made in _figures_of(one, found.values)]
     names = [name for name, *_ in out]
-    return [
-        (f"{name}-{digest}" if names.count(name) > 1 else name, figure, caption)
-        for name, figure, caption, digest in out
-    ]
+    for more in (_extractor, _digest):
+        names = [
+            f"{name}-{more(column)}" if names.count(name) > 1 else name
+            for name, (*_, column) in zip(names, out, strict=True)
+        ]
+    return [(name, *drawn[1:3]) for name, drawn in zip(names, out, strict=True)]
+
+
+def _extractor(column: Column) -> str:
+    return str(column.same["extractor"]).partition("@")[0] or "model"
 
 
 def _digest(column: Column) -> str:

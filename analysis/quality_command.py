@@ -135,7 +135,7 @@ def _layer(row: Mapping) -> str:
 def _by_layer(column: Column) -> list[dict[str, str]]:
     """A row a task, a cell a layer, and the widest half interval."""
     out = []
-    for _, rows in column.rows.groupby("key", sort=False):
+    for _, rows in column.rows.groupby(["identity", "key"], sort=False):
         every = rows.to_dict("records")
         cells = {f"layer {_layer(row)}": shown(row["value"]) for row in every}
         widest = max((row["high"] - row["low"]) / 2 for row in every)

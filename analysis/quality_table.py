@@ -280,8 +280,8 @@ def floor_of(row: Mapping[str, object], values: pd.DataFrame) -> pd.DataFrame:
 
 
 def run_word(row: Mapping | pd.Series) -> str:
-    """FAMILY, N = 12,000: a run in a legend or a sentence."""
-    return f"{row['family']}, N = {row['N']:,.0f}"
+    """NAME, N = 12,000: a run in a legend or a sentence."""
+    return f"{row['run']}, N = {row['N']:,.0f}"
 
 
 def last_name(name: str) -> str:

@@ -202,7 +202,8 @@ def grid_of(values, half):
 
     made = [
         {"value": v, "low": v - half, "high": v + half, "se": half / 1.6449, "level": 0.9,
-         "better": "lower", "family": "elm", "N": 3000, "settings.temperature": str(index)}
+         "better": "lower", "run": "ladder", "family": "elm", "N": 3000,
+         "settings.temperature": str(index)}
         for index, v in enumerate(values)
     ]  # fmt: skip
     return pd.DataFrame(made)
