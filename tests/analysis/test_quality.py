@@ -167,6 +167,17 @@ def test_the_table_names_the_conditions_and_what_was_not_measured(study, run_wri
     assert "probe_top1" not in text
 
 
+def test_every_run_has_its_row_of_layers(study, capsys):
+    """Tasks of one key, for a key says nothing of the run."""
+    assert main(["quality", str(study), "--metric", "attention_distance_cells"]) == 0
+    text = capsys.readouterr().out
+    names = [
+        json.loads((run / "record.jsonl").open().readline())["name"] for run in study.iterdir()
+    ]
+    assert len(names) == len(SIZES)
+    assert all(re.search(rf"^ ?{re.escape(name)} ", text, re.M) for name in names)
+
+
 def test_json_has_every_value(study, capsys):
     assert main(["quality", str(study), "--json", "--metric", "probe_top1"]) == 0
     found = json.loads(capsys.readouterr().out)
