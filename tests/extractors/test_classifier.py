@@ -63,6 +63,7 @@ def test_bfloat16_stays_near(kind):
     assert 0 < np.abs(near - exact).max() < 0.1 * np.abs(exact).max()
 
 
+@pytest.mark.slow
 def test_remat_and_the_scan_change_nothing():
     gradient = jax.jit(jax.grad(lambda m, x: jnp.sum(jnp.square(m.features(x)))))
     plain = gradient(made("patch"), images())

@@ -110,6 +110,7 @@ def test_the_identity_is_that_of_weights_and_preparation(tmp_path, averaged):
     assert open_classifier(other.directory).identity != extractor.identity
 
 
+@pytest.mark.slow
 def test_patches_open_too(tmp_path):
     made = trained(tmp_path, "patch")
     images = made.images.validation.rows.tokens[:3].reshape(-1, *made.shape)

@@ -73,6 +73,7 @@ def test_the_embedding_learns_nothing_from_a_tied_head():
     assert all(np.any(leaf) for leaf in jax.tree.leaves(of_head))
 
 
+@pytest.mark.slow
 def test_the_embedding_learns_as_an_input_where_the_head_is_tied_to_it():
     """Rows of codes that no visible position has get no gradient at all."""
     codes = families.Codes(vocabulary=6, grid=(1, 3, 1), classes=2)

@@ -57,7 +57,7 @@ def test_stop_and_go_on_is_bit_exact(tmp_path, straight, kind):
 @pytest.mark.parametrize(
     ("kind", "layout"),
     [
-        ("patch", "fsdp_tp"),
+        pytest.param("patch", "fsdp_tp", marks=pytest.mark.slow),
         pytest.param("patch", "fsdp", marks=pytest.mark.slow),
         pytest.param("conv", "ddp", marks=pytest.mark.slow),
     ],
