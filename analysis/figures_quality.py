@@ -27,6 +27,7 @@ from analysis.quality_table import (
     by_settings,
     columns_of,
     headline,
+    last_name,
     run_word,
     shown_settings,
 )
@@ -175,6 +176,8 @@ def _figures_of(column: Column, values: pd.DataFrame) -> Iterator[Drawn]:
     from analysis import figures_inside
 
     about = f"{column.title}; {shown_settings(column)}"
+    if column.varied:
+        about += f"; runs differ in {', '.join(map(last_name, column.varied))}"
     if column.layered:
         if column.metric.startswith(figures_inside.UNIFORM):
             return  # drawn beside the heads

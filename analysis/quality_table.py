@@ -260,8 +260,13 @@ def _by_settings(rows: pd.DataFrame, varied: Sequence[str]) -> pd.DataFrame:
 
 
 def by_settings(column: Column) -> list[Column]:
-    """The column cut where settings differ, so that each piece has one value of each."""
-    if not column.varied:
+    """The column cut where settings differ, so that each piece has one value of each.
+
+    A column in which every run has one setting stays whole: families have their own (rounds of a
+    masked one, steps of a chain), and are to be seen together.
+    """
+    settings = column.rows[["identity", "step", *column.varied]].drop_duplicates()
+    if not settings.duplicated(["identity", "step"]).any():
         return [column]
     out = []
     for key, rows in column.rows.groupby(list(column.varied), sort=True):
