@@ -12,11 +12,15 @@ import numpy as np
 
 from lab.core.errors import LabError
 from lab.core.layout import Layout, data_layout
+from lab.data.code_shards import CodeShards
+from lab.data.progress import silent
 from lab.data.tokens import Rows
 from lab.launch.evaluate_data import ImageSet, model_tokens
 from lab.launch.evaluate_task import Task, Tools
 from lab.launch.jobs import AnyTokenizer, coded_split, make_tokenizer
 from lab.tokenizers.pixels import Pixels
+
+CHECKED = 256  # labels of a part of a split, whose digest is that of the whole
 
 
 class Batch(NamedTuple):
@@ -61,17 +65,27 @@ class Inside:
         return _KEPT[key]
 
     def _coded(self, images: ImageSet) -> Rows | None:
-        """From the folder of codes that the run was trained on, where it is there still."""
+        """From the folder of codes that the run was trained on, where it is there still and holds
+        these images uncropped. Raises LabError where it is of other images.
+        """
         run, split, tokenizer = self._run, images.source.info.split, self.tokenizer
         if isinstance(tokenizer, Pixels) or not run.tokenizer.codes:
             return None
         folder = pathlib.Path(run.tokenizer.codes) / split
         if not folder.is_dir():
             return None
+        shards = CodeShards(folder)
+        if shards.views_name == "ten_crop" or len(shards) < len(images):
+            return None
         coded = coded_split(run, tokenizer, split, examples=len(images), augmentation="none")
-        if ":" not in coded.digest and coded.digest != images.source.info.digest:
+        rows = coded.rows.rows(np.arange(len(images)))
+        first = min(len(images), CHECKED)
+        whole = ":" not in coded.digest
+        if (whole and coded.digest != images.source.info.digest) or not np.array_equal(
+            rows.labels[:first], images.labels(first, silent)
+        ):
             raise LabError(f"{folder}: codes of other images than {images.source.info.name} has")
-        return coded.rows.rows(np.arange(len(images)))
+        return rows
 
     def _encoded(self, images: ImageSet) -> Rows:
         told, parts = self._tools.told(f"{images.source.info.split} images to tokens"), []

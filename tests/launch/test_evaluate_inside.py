@@ -36,6 +36,8 @@ def test_codes_of_the_run_are_what_encoding_again_gives(tmp_path):
     first = inside._coded(ImageSet(fewer, images.frames))
     np.testing.assert_array_equal(first.tokens, encoded.tokens[:50])
     assert reader(tokenizer, tmp_path / "moved")._coded(images) is None
+    more = open_source("dead_leaves", split="train", examples=76, data_dir=tmp_path / "tfds")
+    assert inside._coded(ImageSet(more, images.frames)) is None  # not all are there
     assert reader(tokenizer, "")._coded(images) is None
 
 
@@ -48,8 +50,18 @@ def test_codes_of_other_images_are_refused(tmp_path):
     class Other:
         source = types.SimpleNamespace(info=info)
 
-        def __len__(self):
-            return 75
+        def __init__(self, count, labels):
+            self.count, self.found = count, labels
 
+        def __len__(self):
+            return self.count
+
+        def labels(self, count, progress):
+            return self.found[:count]
+
+    right = ImageSet(source, frames_seen(tokenizer)).labels(75, lambda *_: None)
     with pytest.raises(LabError, match="codes of other images"):
-        reader(tokenizer, tmp_path)._coded(Other())
+        reader(tokenizer, tmp_path)._coded(Other(75, right))  # by the digest
+    assert reader(tokenizer, tmp_path)._coded(Other(50, right)) is not None
+    with pytest.raises(LabError, match="codes of other images"):
+        reader(tokenizer, tmp_path)._coded(Other(50, (right + 1) % 3))  # by the labels
