@@ -54,6 +54,7 @@ def test_an_image_is_alone_in_its_batch(kind):
     np.testing.assert_allclose(whole[2:3], one, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SPECS)
 def test_bfloat16_stays_near(kind):
     one, other = made(kind), made(kind, compute_dtype="bfloat16")

@@ -14,6 +14,10 @@ from lab.train.loop import Status
 from tests.train.classifier_jobs import CLASSES, KINDS, job
 from tests.train.jobs import record, train
 
+# Both kinds take the same steps: the second one is compiled in the slow tests.
+FIRST, *OTHERS = KINDS
+FAST_FIRST = [FIRST, *(pytest.param(kind, marks=pytest.mark.slow) for kind in OTHERS)]
+
 OWN = {"conv": {}, "patch": {"optimizer.ema_decay": 0.9, "classifier.label_smoothing": 0.0}}
 
 
@@ -70,7 +74,7 @@ def test_every_layout_has_the_same_losses(tmp_path, straight, kind, layout):
             assert ours[name] == pytest.approx(theirs[name], rel=2e-3, abs=1e-5), name
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FAST_FIRST)
 def test_the_first_loss_is_that_of_knowing_nothing(straight, kind):
     made = straight(kind)
     first = rows_of(made, "train")[0]
@@ -101,7 +105,7 @@ def test_cross_entropies_against_float64():
     np.testing.assert_allclose(smoothed, -(smooth * log_p).sum(axis=1), rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FAST_FIRST)
 def test_an_evaluation_counts_what_was_right(straight, kind):
     made = straight(kind)
     row = [r for r in rows_of(made, "evaluation") if r["weights"] == "raw"][-1]
@@ -132,7 +136,7 @@ def test_it_learns(tmp_path, kind):
     assert rows_of(made, "evaluation")[-1]["accuracy"] > 0.9
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FAST_FIRST)
 def test_the_record_counts_what_there_is(straight, kind):
     made = straight(kind)
     header, last = record(made)[0], rows_of(made, "train")[-1]
