@@ -98,6 +98,19 @@ def read(folder: Path) -> Manifest:
     return manifest
 
 
+def leaf_size(folder: Path, leaf: str, axis: int, *, of: str) -> int:
+    """The length of an axis of a committed leaf, without reading its values.
+
+    Raises LabError where the folder is damaged or is no checkpoint `of` what has such a leaf.
+    """
+    try:
+        return read(folder).digests[leaf]["shape"][axis]
+    except Damaged as damage:
+        raise LabError(f"{folder}: {damage}") from None
+    except (KeyError, TypeError, IndexError):
+        raise LabError(f"{folder}: not a checkpoint of a {of} of this laboratory") from None
+
+
 def check_files(folder: Path, manifest: Manifest) -> None:
     """Raise Damaged at the first file that is missing, of another length or of other bytes."""
     for name, expected in manifest.files.items():

@@ -9,12 +9,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lab.core import manifest as manifests
 from lab.core.canonical import json_sha256
 from lab.core.config import ClassifierRunConfig, identity
 from lab.core.errors import LabError
 from lab.core.finished import read_finished
-from lab.core.manifest import Damaged
+from lab.core.manifest import leaf_size
 from lab.core.store import Store, tree_sha256
 from lab.extractors.build import classifier_spec
 from lab.extractors.classifier import Classifier, ClassifierSpec, Levels, Running, builder
@@ -82,7 +81,8 @@ def open_classifier(directory: pathlib.Path) -> TrainedClassifier:
     finished = read_finished(directory, ClassifierRunConfig)
     run = finished.run
     weights = "ema" if run.optimizer.ema_decay else "raw"
-    classes = _classes(directory / CHECKPOINTS / str(finished.step))
+    folder = directory / CHECKPOINTS / str(finished.step)
+    classes = leaf_size(folder, HEAD, 1, of="classifier")
     spec = classifier_spec(run, classes=classes)
     classifier = _restored(
         directory, spec, part="params" if weights == "raw" else weights, step=finished.step
@@ -125,16 +125,6 @@ def _restored(directory: pathlib.Path, spec: ClassifierSpec, *, part: str, step:
         restored = store.restore(like, step=step, part=True)
     assert restored is not None  # a named step is restored or raises
     return restored.tree[part]
-
-
-def _classes(folder: pathlib.Path) -> int:
-    """Classes of the data, from the shape of the last matrix."""
-    try:
-        return manifests.read(folder).digests[HEAD]["shape"][1]
-    except Damaged as damage:
-        raise LabError(f"{folder}: {damage}") from None
-    except (KeyError, TypeError, IndexError):
-        raise LabError(f"{folder}: not a checkpoint of a classifier of this laboratory") from None
 
 
 def _accuracy(

@@ -12,7 +12,7 @@ import numpy as np
 
 from lab.core.errors import LabError
 from lab.core.layout import Layout, data_layout
-from lab.data.code_shards import CodeShards
+from lab.data.code_manifest import read_manifest
 from lab.data.progress import silent
 from lab.data.tokens import Rows
 from lab.launch.evaluate_data import ImageSet, model_tokens
@@ -74,8 +74,8 @@ class Inside:
         folder = pathlib.Path(run.tokenizer.codes) / split
         if not folder.is_dir():
             return None
-        shards = CodeShards(folder)
-        if shards.views_name == "ten_crop" or len(shards) < len(images):
+        held = read_manifest(folder).what
+        if held.views == "ten_crop" or held.data.examples < len(images):
             return None
         coded = coded_split(run, tokenizer, split, examples=len(images), augmentation="none")
         rows = coded.rows.rows(np.arange(len(images)))

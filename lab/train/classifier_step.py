@@ -12,7 +12,7 @@ import optax
 
 from lab.core.config import OptimizerConfig
 from lab.core.layout import Layout
-from lab.train.job import Steps
+from lab.train.job import Steps, compiled_steps
 from lab.train.optimizer import apply_update, ema_update
 from lab.train.state import State
 
@@ -88,13 +88,4 @@ def make_classifier_steps(layout: Layout, shardings: Any, learner: Learner) -> S
         with jax.sharding.use_abstract_mesh(mesh):
             return evaluation_step(params, batch, learner=learner)
 
-    whole, rows = layout.replicated(), layout.batch_sharding()
-    return Steps(
-        train=jax.jit(
-            train,
-            in_shardings=(shardings, rows, whole, whole),
-            out_shardings=(shardings, whole),
-            donate_argnums=0,
-        ),
-        evaluate=jax.jit(evaluate, in_shardings=(shardings["params"], rows), out_shardings=whole),
-    )
+    return compiled_steps(layout, shardings, train=train, evaluate=evaluate)

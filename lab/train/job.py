@@ -60,6 +60,26 @@ class Steps:
     evaluate: Callable[..., dict[str, jax.Array]]
 
 
+def compiled_steps(
+    layout: Layout,
+    shardings: Any,
+    *,
+    train: Callable[..., tuple[State, dict[str, jax.Array]]],
+    evaluate: Callable[..., dict[str, jax.Array]],
+) -> Steps:
+    """Compile-on-first-use steps under a layout, of a train step without frozen weights."""
+    whole, rows = layout.replicated(), layout.batch_sharding()
+    return Steps(
+        train=jax.jit(
+            train,
+            in_shardings=(shardings, rows, whole, whole),
+            out_shardings=(shardings, whole),
+            donate_argnums=0,
+        ),
+        evaluate=jax.jit(evaluate, in_shardings=(shardings["params"], rows), out_shardings=whole),
+    )
+
+
 Run = TypeVar("Run", bound=AnyRun)
 
 

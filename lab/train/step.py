@@ -11,7 +11,7 @@ from lab.core.keys import Stream
 from lab.core.keys import key as stream_key
 from lab.core.layout import Layout
 from lab.models.objective import NATS
-from lab.train.job import Steps
+from lab.train.job import Steps, compiled_steps
 from lab.train.optimizer import apply_update, ema_update
 from lab.train.state import State
 
@@ -77,13 +77,4 @@ def make_steps(
         with jax.sharding.use_abstract_mesh(mesh):
             return evaluation(params, batch, draws=bound_draws)
 
-    whole, rows = layout.replicated(), layout.batch_sharding()
-    return Steps(
-        train=jax.jit(
-            train,
-            in_shardings=(shardings, rows, whole, whole),
-            out_shardings=(shardings, whole),
-            donate_argnums=0,
-        ),
-        evaluate=jax.jit(evaluate, in_shardings=(shardings["params"], rows), out_shardings=whole),
-    )
+    return compiled_steps(layout, shardings, train=train, evaluate=evaluate)

@@ -5,11 +5,10 @@ import pathlib
 
 import jax
 
-from lab.core import manifest as manifests
 from lab.core.config import RunConfig
 from lab.core.errors import LabError
 from lab.core.finished import read_finished
-from lab.core.manifest import Damaged
+from lab.core.manifest import leaf_size
 from lab.core.store import Store
 from lab.models import families
 from lab.models.generator import Generator
@@ -76,22 +75,11 @@ def find_trained(directory: pathlib.Path, *, weights: str = "", step: int | None
         raise LabError(f"{directory}: kept no average (config.optimizer.ema_decay = 0); take raw")
     weights = weights or ("ema" if averaged else "raw")
     folder = directory / CHECKPOINTS / str(step)
-    return Trained(
-        directory=directory, run=run, step=step, weights=weights, classes=_classes(folder)
-    )
+    classes = leaf_size(folder, CLASSES, 0, of="generator") - 1
+    return Trained(directory=directory, run=run, step=step, weights=weights, classes=classes)
 
 
 def kept_steps(directory: pathlib.Path) -> tuple[int, ...]:
     """The steps of a run of which a checkpoint is kept, ascending."""
     with Store(directory / CHECKPOINTS, writable=False) as store:
         return store.steps()
-
-
-def _classes(folder: pathlib.Path) -> int:
-    """Classes of the data, from the shape of the class embedding."""
-    try:
-        return manifests.read(folder).digests[CLASSES]["shape"][0] - 1
-    except Damaged as damage:
-        raise LabError(f"{folder}: {damage}") from None
-    except (KeyError, TypeError):
-        raise LabError(f"{folder}: not a checkpoint of a generator of this laboratory") from None
