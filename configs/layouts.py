@@ -1,7 +1,9 @@
-"""Named layouts: mesh axes with their sizes (-1: what is left) and rules from logical axes.
+"""Named layouts: mesh axes with their sizes and rules from logical axes.
 
-`batch` names the mesh axes that split the batch. An axis of a parameter that `rules` does not
-name is an error; `None` replicates it.
+A size of -1 is what is left; "slices" is the number of slices that a pod's devices lie in, and 2
+where all lie in one. The first axis is the one that goes across slices. config.execution.tensor
+gives the axis "tensor" another size. `batch` names the mesh axes that split the batch. An axis of a
+parameter that `rules` does not name is an error; `None` replicates it.
 """
 
 REPLICATED = {
@@ -30,6 +32,11 @@ LAYOUTS = {
     "fsdp": {
         "mesh": {"fsdp": -1},
         "batch": ("fsdp",),
+        "rules": {**REPLICATED, "embed": "fsdp"},
+    },
+    "hsdp": {  # sharded inside a slice, replicated across: gradients alone go between slices
+        "mesh": {"replica": "slices", "fsdp": -1},
+        "batch": ("replica", "fsdp"),
         "rules": {**REPLICATED, "embed": "fsdp"},
     },
     "fsdp_tp": {

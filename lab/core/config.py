@@ -14,6 +14,8 @@ from lab.core.units import Duration, DurationUnit
 
 SEMANTICS = 1  # raise it when the same config would train another model
 MASK_SCHEDULES = ("none", "cosine", "linear", "truncated_normal")
+# "none" and the policies of lab/layers/stack.py, which says what each keeps.
+REMAT = ("none", "full", "attention_out", "block_outputs", "projections", "dots", "offload")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -196,10 +198,14 @@ class ExecutionConfig:
     workdir: str
     layout: str
     devices: int = count(0)
-    remat: str = allow(choices=("none", "full", "dots"))
+    tensor: int = allow(at_least=0, before=0)
+    accumulation: int = allow(at_least=1, before=1)
+    head_chunks: int = allow(at_least=0, before=0)
+    remat: str = allow(choices=REMAT)
     unroll_layers: bool
     compute_dtype: str = allow(choices=("auto", "float32", "bfloat16"))
     checkpoint_every_steps: int = count()
+    checkpoint_every_minutes: float = allow(at_least=0.0, before=0.0)
     keep_last: int = count()
     keep_every_steps: int = count(0)
     tensorboard: bool
@@ -277,10 +283,20 @@ def admit(config: Mapping[str, Any]) -> AnyRun:
         check_tokenizer(run)
     else:
         check_classifier(run)
+    if not isinstance(run, RunConfig):
+        _check_execution(run)
     if "/" in run.study or run.study in ("", ".", ".."):
         raise LabError(f'config.study = "{run.study}": a plain folder name is expected')
     _check_durations(run)
     return run
+
+
+def _check_execution(run: TokenizerRunConfig | ClassifierRunConfig) -> None:
+    """Refuse what only the step of a generator does."""
+    for name, only in (("accumulation", 1), ("head_chunks", 0)):
+        value = getattr(run.execution, name)
+        if value != only:
+            raise LabError(f"config.execution.{name} = {value}: of a generator only; {only} here")
 
 
 def _check_model(run: RunConfig) -> None:

@@ -5,15 +5,21 @@ here and nowhere else, with `axis_types=Auto`: under jax's default (Explicit) a 
 the axis that also splits the batch raises.
 """
 
+import collections
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from lab.core.errors import LabError
+
+TENSOR_AXIS = "tensor"  # the one mesh axis that never splits a batch
+REPLICAS = 2  # of "slices" where all devices lie in one: the layout can be tried there
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +49,41 @@ class Layout:
         """The sharding of an array whose first axis is the batch."""
         return NamedSharding(self.mesh, PartitionSpec(self.batch))
 
+    def replicate(self, tree: Any) -> Any:
+        """A tree whole on every device; each process gives the same values."""
+        whole = self.replicated()
+        if whole.is_fully_addressable:
+            return jax.device_put(tree, whole)
+
+        def of(leaf: Any) -> jax.Array:
+            values = np.asarray(leaf)
+            return jax.make_array_from_callback(values.shape, whole, lambda index: values[index])
+
+        return jax.tree.map(of, tree)
+
+    def places_here(self, batch: int) -> np.ndarray:
+        """Which rows of a batch of this size the devices of this process hold: int (rows,).
+
+        With an axis that does not split the batch, several processes may hold the same rows.
+        """
+        held = self.batch_sharding().addressable_devices_indices_map((batch,)).values()
+        return np.unique(np.concatenate([np.arange(batch)[index] for index in held]))
+
+    def batch_of(self, rows: np.ndarray) -> jax.Array:
+        """The global batch of which this process gives the rows at its places, in their order."""
+        sharding = self.batch_sharding()
+        if sharding.is_fully_addressable:
+            return jax.make_array_from_process_local_data(sharding, rows)
+        shards_here = len(self.places_here(self.batch_shards))
+        batch = len(rows) // shards_here * self.batch_shards
+        first = {place: row for row, place in enumerate(self.places_here(batch).tolist())}
+
+        def shard(index: Any) -> np.ndarray:
+            start, stop, _ = index[0].indices(batch)
+            return rows[first[start] : first[start] + stop - start]
+
+        return jax.make_array_from_callback((batch, *rows.shape[1:]), sharding, shard)
+
     def sharding(self, axes: Sequence[str], shape: Sequence[int]) -> NamedSharding:
         """The sharding of a parameter with these logical axes and this shape."""
         if len(axes) != len(shape):
@@ -68,27 +109,88 @@ class Layout:
 
 
 def make_layout(
-    name: str, tables: Mapping[str, Mapping[str, Any]], devices: Sequence[jax.Device]
+    name: str,
+    tables: Mapping[str, Mapping[str, Any]],
+    devices: Sequence[jax.Device],
+    *,
+    tensor: int = 0,
 ) -> Layout:
-    """The named layout over these devices; one mesh axis may be -1 and takes what is left."""
+    """The named layout over these devices, in the order in which their links serve it best.
+
+    `tensor` (config.execution.tensor) is the size of the mesh axis of that name, 0 the table's own.
+    Raises LabError where there is no such layout, or the devices do not divide into its mesh.
+    """
     if name not in tables:
         raise LabError(f'layout "{name}": allowed are {", ".join(sorted(tables))}')
-    table = tables[name]
-    sizes = dict(table["mesh"])
-    fixed = math.prod(size for size in sizes.values() if size != -1)
-    if len(devices) % fixed or (-1 not in sizes.values() and fixed != len(devices)):
-        raise LabError(
-            f'layout "{name}" with mesh {sizes} does not divide {len(devices)} devices; '
-            f"a multiple of {fixed} is needed"
-        )
-    sizes = {axis: len(devices) // fixed if n == -1 else n for axis, n in sizes.items()}
-    mesh = jax.make_mesh(
-        tuple(sizes.values()),
-        tuple(sizes),
-        axis_types=(AxisType.Auto,) * len(sizes),
-        devices=devices,
-    )
+    table, slices = tables[name], slices_of(devices)
+    sizes = mesh_sizes(name, table, devices=len(devices), slices=slices, tensor=tensor)
+    axes, types = tuple(sizes), (AxisType.Auto,) * len(sizes)
+    if slices == 1:
+        shape = tuple(sizes.values())
+        mesh = jax.make_mesh(shape, axes, axis_types=types, devices=devices)
+    else:
+        mesh = Mesh(across_slices(name, sizes, devices, slices=slices), axes, axis_types=types)
     return Layout(name=name, mesh=mesh, batch=tuple(table["batch"]), rules=table["rules"])
+
+
+def slices_of(devices: Sequence[jax.Device]) -> int:
+    """How many slices of a pod these devices lie in: 1 where they do not say."""
+    return len({getattr(device, "slice_index", None) or 0 for device in devices})
+
+
+def mesh_sizes(
+    name: str, table: Mapping[str, Any], *, devices: int, slices: int = 1, tensor: int = 0
+) -> dict[str, int]:
+    """The size of each mesh axis of a layout's table; see configs/layouts.py for what it may say.
+
+    Raises LabError where so many devices do not divide into the mesh, with what would.
+    """
+    sizes: dict[str, Any] = dict(table["mesh"])
+    if tensor and TENSOR_AXIS not in sizes:
+        raise LabError(
+            f'config.execution.tensor = {tensor}: layout "{name}" has no mesh axis '
+            f'"{TENSOR_AXIS}", only {", ".join(sizes)}; 0 is expected'
+        )
+    if tensor:
+        sizes[TENSOR_AXIS] = tensor
+    across = slices if slices > 1 else REPLICAS
+    sizes = {axis: across if size == "slices" else size for axis, size in sizes.items()}
+    fixed = math.prod(size for size in sizes.values() if size != -1)
+    if devices % fixed or (-1 not in sizes.values() and fixed != devices):
+        needed = f"a multiple of {fixed} is needed"
+        if tensor:
+            fit = [n for n in range(1, devices + 1) if devices % (fixed // tensor * n) == 0]
+            allowed = ", ".join(map(str, fit)) or "none"
+            needed = f"allowed for config.execution.tensor = {tensor} are {allowed}"
+        raise LabError(
+            f'layout "{name}" with mesh {sizes} does not divide {devices} devices; {needed}'
+        )
+    return {axis: devices // fixed if size == -1 else size for axis, size in sizes.items()}
+
+
+def across_slices(
+    name: str, sizes: Mapping[str, int], devices: Sequence[jax.Device], *, slices: int
+) -> np.ndarray:
+    """The devices as a mesh of these sizes whose first axis alone goes across slices.
+
+    Between slices links are slower by an order of magnitude: what one step sends there should be
+    the gradients alone. Raises LabError where the first axis is no multiple of the slices.
+    """
+    first, *rest = sizes
+    if sizes[first] % slices:
+        raise LabError(
+            f'layout "{name}": its first mesh axis "{first}" of size {sizes[first]} goes across '
+            f"the {slices} slices of these devices; a multiple of {slices} is needed"
+        )
+    each = collections.Counter(device.slice_index for device in devices)
+    if len(set(each.values())) > 1:
+        raise LabError(
+            f'layout "{name}": slices of {", ".join(map(str, each.values()))} devices; as many of '
+            "each are needed (config.execution.devices = 0 takes all)"
+        )
+    inside = (sizes[first] // slices, *(sizes[axis] for axis in rest))
+    outside = (slices, *(1 for _ in rest))
+    return mesh_utils.create_hybrid_device_mesh(inside, outside, devices)
 
 
 def data_layout(devices: Sequence[jax.Device]) -> Layout:
@@ -113,16 +215,31 @@ def tree_shardings(
     return jax.tree.map(of, tree, is_leaf=lambda leaf: axes_of(leaf) is not None)
 
 
-TENSOR_AXIS = "tensor"  # the one mesh axis that never splits a batch
+def traced_batch_axes() -> tuple[str, ...]:
+    """The axes that split a batch of the mesh under which a step is traced; outside one, none."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return tuple(axis for axis in mesh.axis_names if axis != TENSOR_AXIS)
 
 
-def constrain_batch(x: jax.Array) -> jax.Array:
-    """Keep an activation split along its first axis like the batch.
+def constrain_batch(x: jax.Array, *, axis: int = 0) -> jax.Array:
+    """Keep an activation split along its first axis, or another one, like the batch.
 
     The mesh is that under which the step is traced (lab/train/step.py); outside one, nothing.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    axes = tuple(axis for axis in mesh.axis_names if axis != TENSOR_AXIS)
-    if math.prod(mesh.shape[axis] for axis in axes) == 1:
+    mesh, axes = jax.sharding.get_abstract_mesh(), traced_batch_axes()
+    if math.prod(mesh.shape[name] for name in axes) == 1:
         return x
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(axes))
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(*(None,) * axis, axes))
+
+
+def split_batch(x: jax.Array, *, axis: int) -> jax.Array:
+    """Keep an array split along `axis` like the batch, its other axes as the compiler likes.
+
+    Of what a loop carries: left alone it may stand whole on every device. As `constrain_batch`.
+    """
+    mesh, axes = jax.sharding.get_abstract_mesh(), traced_batch_axes()
+    if math.prod(mesh.shape[name] for name in axes) == 1:
+        return x
+    free = PartitionSpec.UNCONSTRAINED
+    spec = [axes if at == axis else free for at in range(x.ndim)]
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(*spec))

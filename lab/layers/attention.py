@@ -14,6 +14,7 @@ from lab.layers.kernels import attend, attend_one, attention_weights
 from lab.layers.linear import linear
 from lab.layers.parameters import Init, matrix
 from lab.layers.positions import rotate, rotate_one
+from lab.layers.stack import ATTENTION_OUT, QUERY_KEY_VALUE, kept
 
 
 class Mask(enum.StrEnum):
@@ -57,10 +58,11 @@ class Attention(nnx.Module):
     def __call__(self, x_BTD: jax.Array, angles_TK: np.ndarray) -> jax.Array:
         q_BTHK, k_BTHK = self._queries_keys(x_BTD, angles_TK)
         v_BTHK = self._heads(linear(x_BTD, self.value))
+        q_BTHK, k_BTHK, v_BTHK = (kept(x, QUERY_KEY_VALUE) for x in (q_BTHK, k_BTHK, v_BTHK))
         y_BTHK = attend(
             q_BTHK, k_BTHK, v_BTHK, causal=self.mask is Mask.CAUSAL, platform=self.platform
         )
-        return linear(y_BTHK.reshape(x_BTD.shape), self.out)
+        return kept(linear(y_BTHK.reshape(x_BTD.shape), self.out), ATTENTION_OUT)
 
     def weights(self, x_BTD: jax.Array, angles_TK: np.ndarray) -> jax.Array:
         """How much each query takes of each key: (B, H, T, T) in float32, rows sum to one."""

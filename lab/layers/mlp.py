@@ -5,6 +5,7 @@ from flax import nnx
 
 from lab.layers.linear import linear
 from lab.layers.parameters import Init, matrix
+from lab.layers.stack import MLP_OUT, kept
 
 
 class SwiGLU(nnx.Module):
@@ -17,4 +18,5 @@ class SwiGLU(nnx.Module):
         self.down = matrix(down_key, (hidden, width), ("mlp", "embed"), init, gain=out_gain)
 
     def __call__(self, x_BTD: jax.Array) -> jax.Array:
-        return linear(jax.nn.silu(linear(x_BTD, self.gate)) * linear(x_BTD, self.up), self.down)
+        h_BTD = jax.nn.silu(linear(x_BTD, self.gate)) * linear(x_BTD, self.up)
+        return kept(linear(h_BTD, self.down), MLP_OUT)

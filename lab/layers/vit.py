@@ -9,6 +9,7 @@ from flax import nnx
 from lab.layers.kernels import attend, attend_seen, attention_weights
 from lab.layers.linear import Affine
 from lab.layers.parameters import Init, matrix
+from lab.layers.stack import ATTENTION_OUT, MLP_OUT, QUERY_KEY_VALUE, kept
 
 
 class BiasedAttention(nnx.Module):
@@ -34,12 +35,13 @@ class BiasedAttention(nnx.Module):
         self.platform = platform
 
     def __call__(self, x_BTD: jax.Array, seen_BT: jax.Array | None = None) -> jax.Array:
-        q_BTHK, k_BTHK, v_BTHK = self._projected(x_BTD, self.query, self.key, self.value)
+        projected = self._projected(x_BTD, self.query, self.key, self.value)
+        q_BTHK, k_BTHK, v_BTHK = (kept(x, QUERY_KEY_VALUE) for x in projected)
         if seen_BT is None:
             y_BTHK = attend(q_BTHK, k_BTHK, v_BTHK, causal=False, platform=self.platform)
         else:
             y_BTHK = attend_seen(q_BTHK, k_BTHK, v_BTHK, seen_BT, platform=self.platform)
-        return self.out(y_BTHK.reshape(x_BTD.shape))
+        return kept(self.out(y_BTHK.reshape(x_BTD.shape)), ATTENTION_OUT)
 
     def weights(self, x_BTD: jax.Array, seen_BT: jax.Array | None = None) -> jax.Array:
         """How much each query takes of each key: (B, H, T, T) in float32, rows sum to one."""
@@ -75,7 +77,8 @@ class GeluMLP(nnx.Module):
         self.tanh = tanh
 
     def __call__(self, x_BTD: jax.Array) -> jax.Array:
-        return self.down(jax.nn.gelu(self.up(x_BTD), approximate=self.tanh))
+        fed_BTD = self.down(jax.nn.gelu(self.up(x_BTD), approximate=self.tanh))
+        return kept(fed_BTD, MLP_OUT)
 
     @property
     def forward_flops(self) -> int:

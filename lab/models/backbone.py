@@ -14,8 +14,9 @@ from flax import nnx
 
 from lab.core.counts import Flops, attention_flops
 from lab.core.errors import LabError
-from lab.core.layout import constrain_batch
+from lab.core.layout import constrain_batch, split_batch
 from lab.layers.attention import Attention, Cache, Mask
+from lab.layers.draws import WHOLE, Part
 from lab.layers.dropout import dropout
 from lab.layers.mlp import SwiGLU
 from lab.layers.modulation import Branch, Modulation, two_branches
@@ -88,15 +89,17 @@ class Block(nnx.Module):
         angles_TK: np.ndarray,
         key: jax.Array | None,
         condition: jax.Array | None = None,
+        part: Part = WHOLE,
     ) -> jax.Array:
         """`condition`: (B, D), or what the shared projection made of it, (B, 6, D)."""
         residual_rate, mlp_rate = self.rates
         keys = (None, None) if key is None else tuple(jax.random.split(key))
         first, second = self._branches(condition)
         attended_BTD = self.attention(_enter(first, self.attention_norm(x_BTD)), angles_TK)
-        x_BTD = x_BTD + dropout(_leave(first, attended_BTD), keys[0], rate=residual_rate)
+        left_BTD = _leave(first, attended_BTD)
+        x_BTD = x_BTD + dropout(left_BTD, keys[0], rate=residual_rate, part=part)
         fed_BTD = self.mlp(_enter(second, self.mlp_norm(x_BTD)))
-        x_BTD = x_BTD + dropout(_leave(second, fed_BTD), keys[1], rate=mlp_rate)
+        x_BTD = x_BTD + dropout(_leave(second, fed_BTD), keys[1], rate=mlp_rate, part=part)
         return constrain_batch(x_BTD)
 
     def attention_weights(
@@ -160,6 +163,7 @@ class Backbone(nnx.Module):
         angles_TK: np.ndarray,
         key: jax.Array | None,
         condition_BD: jax.Array | None = None,
+        part: Part = WHOLE,
     ) -> jax.Array:
         """Features (B, T, D); the condition enters where the blocks are modulated."""
         spec = self.spec
@@ -169,7 +173,7 @@ class Backbone(nnx.Module):
         return run_stack(
             self.layers,
             constrain_batch(x_BTD),
-            lambda block, x, k: block(x, angles_TK, k, condition),
+            lambda block, x, k: block(x, angles_TK, k, condition, part),
             keys=keys,
             remat=spec.remat,
             unroll=spec.unroll,
@@ -201,6 +205,7 @@ class Backbone(nnx.Module):
         *,
         condition_BD: jax.Array | None = None,
         visible_limit: int | None = None,
+        part: Part = WHOLE,
     ) -> jax.Array:
         """Features (B, T, D) of positions that see each other and the class, a prefix.
 
@@ -208,13 +213,13 @@ class Backbone(nnx.Module):
         `angles_TK` are of the prefix too.
         """
         x_BTD = jnp.concatenate([class_BD[:, None].astype(x_BTD.dtype), x_BTD], axis=1)
-        return self(x_BTD, angles_TK, key, condition_BD)[:, 1:]
+        return self(x_BTD, angles_TK, key, condition_BD, part)[:, 1:]
 
     def empty_cache(self, batch: int, length: int, dtype: jax.typing.DTypeLike) -> Cache:
         """Room for the keys and values of `length` positions, a prefix included."""
         spec = self.spec
         shape = (spec.depth, batch, spec.heads, length, spec.width // spec.heads)
-        return Cache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
+        return Cache(*(split_batch(jnp.zeros(shape, dtype), axis=1) for _ in Cache._fields))
 
     def step(
         self,

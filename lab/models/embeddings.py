@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from lab.layers.draws import WHOLE, Part
 from lab.layers.linear import Affine, linear
 from lab.layers.parameters import Init, input_matrix, matrix, table
 
@@ -151,9 +152,9 @@ class ClassEmbedding(nnx.Module):
         self.null = classes
         self.drop_rate = drop_rate
 
-    def __call__(self, label_B: jax.Array, key: jax.Array | None) -> jax.Array:
+    def __call__(self, label_B: jax.Array, key: jax.Array | None, part: Part = WHOLE) -> jax.Array:
         """Embeddings (B, D); with a key, each label becomes the null class at the drop rate."""
         if key is not None and self.drop_rate > 0:
-            dropped_B = jax.random.bernoulli(key, self.drop_rate, label_B.shape)
+            dropped_B = part.bernoulli(key, self.drop_rate, label_B.shape)
             label_B = jnp.where(dropped_B, self.null, label_B)
         return self.table[...][label_B]

@@ -15,6 +15,7 @@ from flax import nnx
 from lab.core.counts import Flops, attention_flops
 from lab.core.errors import LabError
 from lab.core.layout import constrain_batch
+from lab.layers.draws import WHOLE, Part
 from lab.layers.dropout import dropout
 from lab.layers.linear import Affine
 from lab.layers.norm import LayerNorm
@@ -69,12 +70,17 @@ class ViTBlock(nnx.Module):
         self.rate = spec.dropout
 
     def __call__(
-        self, x_BND: jax.Array, seen_BN: jax.Array | None, key: jax.Array | None
+        self,
+        x_BND: jax.Array,
+        seen_BN: jax.Array | None,
+        key: jax.Array | None,
+        part: Part = WHOLE,
     ) -> jax.Array:
         keys = (None, None) if key is None else tuple(jax.random.split(key))
         attended_BND = self.attention(self.attention_norm(x_BND), seen_BN)
-        x_BND = x_BND + dropout(attended_BND, keys[0], rate=self.rate)
-        x_BND = x_BND + dropout(self.mlp(self.mlp_norm(x_BND)), keys[1], rate=self.rate)
+        x_BND = x_BND + dropout(attended_BND, keys[0], rate=self.rate, part=part)
+        fed_BND = self.mlp(self.mlp_norm(x_BND))
+        x_BND = x_BND + dropout(fed_BND, keys[1], rate=self.rate, part=part)
         return constrain_batch(x_BND)
 
     def attention_weights(self, x_BND: jax.Array) -> jax.Array:
@@ -161,6 +167,7 @@ class EncoderDecoder(nnx.Module):
         *,
         condition_BD: jax.Array | None = None,
         visible_limit: int | None = None,
+        part: Part = WHOLE,
     ) -> jax.Array:
         """Features (B, T, D) of all positions; those hidden do not enter.
 
@@ -172,17 +179,17 @@ class EncoderDecoder(nnx.Module):
         limit = self._places(visible_limit)
         buffer_BbD = self._buffer(class_BD, x_BTD.dtype)
         if limit == self.spec.positions:
-            encoded_BND = self._encode(buffer_BbD, x_BTD, ~hidden_BT, None, keys[0])
-            return self._decode(encoded_BND, hidden_BT, keys[1])
+            encoded_BND = self._encode(buffer_BbD, x_BTD, ~hidden_BT, None, keys[0], part)
+            return self._decode(encoded_BND, hidden_BT, keys[1], part)
         places = visible_first(hidden_BT, limit)
         kept_BVD = jnp.take_along_axis(x_BTD, places.position_BV[..., None], axis=1)
         encoded_BND = self._encode(
-            buffer_BbD, kept_BVD, places.filled_BV, places.position_BV, keys[0]
+            buffer_BbD, kept_BVD, places.filled_BV, places.position_BV, keys[0], part
         )
         head_BbD, kept_BVD = jnp.split(encoded_BND, [self.spec.buffer], axis=1)
         spread_BTD = jnp.take_along_axis(kept_BVD, places.place_BT[..., None], axis=1)
         spread_BND = jnp.concatenate([head_BbD, spread_BTD], axis=1)
-        return self._decode(spread_BND, ~places.kept_BT, keys[1])
+        return self._decode(spread_BND, ~places.kept_BT, keys[1], part)
 
     def _encode(
         self,
@@ -191,13 +198,14 @@ class EncoderDecoder(nnx.Module):
         filled_BV: jax.Array,
         position_BV: jax.Array | None,
         key: jax.Array | None,
+        part: Part,
     ) -> jax.Array:
         """The buffer and the places, encoded and projected: what the decoder takes."""
         spec = self.spec
         x_BND = self._placed(buffer_BbD, x_BVD, position_BV)
         always_Bb = jnp.ones((x_BVD.shape[0], spec.buffer), bool)
         seen_BN = jnp.concatenate([always_Bb, filled_BV], axis=1)
-        x_BND = self._run(self.encoder, self.entry_norm(x_BND), seen_BN, key, spec.depth)
+        x_BND = self._run(self.encoder, self.entry_norm(x_BND), seen_BN, key, spec.depth, part)
         return self.bridge(self.encoder_norm(x_BND))
 
     def _buffer(self, class_BD: jax.Array, dtype) -> jax.Array:
@@ -235,14 +243,17 @@ class EncoderDecoder(nnx.Module):
         x_BND = x_BND + self.decoder_place[...].astype(x_BND.dtype)[None]
         return [(encoded_BND, of_encoder), run(self.decoder, x_BND)]
 
-    def _decode(self, x_BND: jax.Array, hidden_BT: jax.Array, key: jax.Array | None) -> jax.Array:
+    def _decode(
+        self, x_BND: jax.Array, hidden_BT: jax.Array, key: jax.Array | None, part: Part
+    ) -> jax.Array:
         spec = self.spec
         head_BbD, x_BTD = jnp.split(x_BND, [spec.buffer], axis=1)
         mask_11D = self.mask[...].astype(x_BTD.dtype)[None]
         x_BTD = jnp.where(hidden_BT[..., None], mask_11D, x_BTD)
         x_BND = jnp.concatenate([head_BbD, x_BTD], axis=1)
         x_BND = x_BND + self.decoder_place[...].astype(x_BND.dtype)[None]
-        return self._run(self.decoder, x_BND, None, key, spec.decoder_depth)[:, spec.buffer :]
+        x_BND = self._run(self.decoder, x_BND, None, key, spec.decoder_depth, part)
+        return x_BND[:, spec.buffer :]
 
     def _run(
         self,
@@ -251,12 +262,13 @@ class EncoderDecoder(nnx.Module):
         seen_BN: jax.Array | None,
         key: jax.Array | None,
         depth: int,
+        part: Part,
     ) -> jax.Array:
         random = key is not None and self.spec.dropout > 0
         return run_stack(
             layers,
             constrain_batch(x_BND),
-            lambda block, x, k: block(x, seen_BN, k),
+            lambda block, x, k: block(x, seen_BN, k, part),
             keys=jax.random.split(key, depth) if random else None,
             remat=self.spec.remat,
             unroll=self.spec.unroll,

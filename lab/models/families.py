@@ -152,7 +152,7 @@ def builder(
             classes=class_embedding(class_key, model, codes),
             embedding=EMBEDDINGS[model.embedding](embedding_key, model, codes),
             backbone=BACKBONES[model.backbone](backbone_key, model, codes, running, order),
-            head=HEADS[model.head](head_key, model, codes),
+            head=HEADS[model.head](head_key, model, codes, running),
             order=order,
             compute_dtype=running.compute_dtype,
             time=time_embedding(time_key, model),

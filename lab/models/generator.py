@@ -9,6 +9,7 @@ import jax
 from flax import nnx
 
 from lab.core.counts import ByRole
+from lab.layers.draws import WHOLE, Part
 from lab.models.embeddings import ClassEmbedding
 from lab.models.heads import TiedHead
 from lab.models.objective import Likelihood, Objective, Training
@@ -62,12 +63,14 @@ class Generator(nnx.Module):
         key: jax.Array | None,
         *,
         dropout: bool = True,
+        part: Part = WHOLE,
     ) -> Training:
         """The training loss, summed over predicted positions; its randomness is from the key.
 
-        `dropout` says whether features and classes are dropped as in training.
+        `dropout` says whether features and classes are dropped as in training. The images are
+        `part` of a batch, and each is given the randomness that it has in the whole.
         """
-        return self.order.training(self, tokens_BTS, label_B, key, dropout=dropout)
+        return self.order.training(self, tokens_BTS, label_B, key, dropout=dropout, part=part)
 
     def nats_per_image(
         self,

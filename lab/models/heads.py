@@ -6,6 +6,7 @@ position are independent of each other given its features.
 
 import abc
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from flax import nnx
 from lab.layers.linear import linear
 from lab.layers.norm import LayerNorm, RMSNorm
 from lab.layers.parameters import Init, bias, head_matrix, matrix
+from lab.models.chunks import by_chunks, head_chunks
 from lab.models.drawing import Drawing, Proposal
 from lab.models.logits import guided, restricted
 from lab.models.objective import NATS, Likelihood, Objective
@@ -26,6 +28,7 @@ class CategoricalFacts:
     vocabulary: int
     subcodes: int
     smoothing: float
+    chunks: int  # of positions that a loss runs in; 0: as memory asks for
 
     @property
     def objective(self) -> Objective:
@@ -49,7 +52,7 @@ class Categorical(CategoricalFacts, abc.ABC):
         self, x_BTD: jax.Array, codes_BTS: jax.Array, key_B: jax.Array | None = None
     ) -> jax.Array:
         """Negative log likelihood (B, T) of the codes at each position, summed over sub-codes."""
-        return _nats(self.logits(x_BTD), codes_BTS)
+        return self._of_logits(_nats, x_BTD, codes_BTS)
 
     def loss(
         self, x_BTD: jax.Array, codes_BTS: jax.Array, key_B: jax.Array | None = None
@@ -58,13 +61,31 @@ class Categorical(CategoricalFacts, abc.ABC):
 
         Label smoothing (Szegedy et al. 2016, section 7); MaskGIT trains with 0.1.
         """
-        logits_BTSV = self.logits(x_BTD)
+        return self._of_logits(self._smoothed if self.smoothing else _nats, x_BTD, codes_BTS)
+
+    def _smoothed(self, logits_BTSV: jax.Array, codes_BTS: jax.Array) -> jax.Array:
         nats_BT = _nats(logits_BTSV, codes_BTS)
-        if not self.smoothing:
-            return nats_BT
         log_p_BTSV = jax.nn.log_softmax(logits_BTSV, axis=-1)
         uniform_BT = -jnp.sum(jnp.mean(log_p_BTSV, axis=-1), axis=-1)
         return (1 - self.smoothing) * nats_BT + self.smoothing * uniform_BT
+
+    def _of_logits(
+        self,
+        measure: Callable[[jax.Array, jax.Array], jax.Array],
+        x_BTD: jax.Array,
+        codes_BTS: jax.Array,
+    ) -> jax.Array:
+        """measure(logits, codes) (B, T), in as many chunks of positions as memory asks for."""
+        images, positions = x_BTD.shape[:2]
+        outputs = self.subcodes * self.vocabulary
+        chunks = head_chunks(self.chunks, images=images, positions=positions, outputs=outputs)
+        return by_chunks(
+            lambda head, x, codes: measure(head.logits(x), codes),
+            self,
+            x_BTD,
+            codes_BTS,
+            chunks=chunks,
+        )
 
     def propose(
         self,
@@ -109,12 +130,14 @@ class CategoricalHead(Categorical, nnx.Module):
         width: int,
         norm_epsilon: float,
         smoothing: float = 0.0,
+        chunks: int = 0,
     ):
         self.norm = RMSNorm(width, epsilon=norm_epsilon)
         self.out = head_matrix((width, subcodes * vocabulary), ("embed", "vocab"))
         self.subcodes = subcodes
         self.vocabulary = vocabulary
         self.smoothing = smoothing
+        self.chunks = chunks
 
     def logits(self, x_BTD: jax.Array) -> jax.Array:
         """Logits (B, T, S, V) in float32."""
@@ -145,6 +168,7 @@ class TiedHead(CategoricalFacts, nnx.Module):
         norm_epsilon: float,
         init: Init,
         smoothing: float = 0.0,
+        chunks: int = 0,
     ):
         self.norm = RMSNorm(width, epsilon=norm_epsilon)
         self.dense = matrix(key, (width, width), ("embed", "embed_out"), init)
@@ -154,6 +178,7 @@ class TiedHead(CategoricalFacts, nnx.Module):
         self.subcodes = subcodes
         self.vocabulary = vocabulary
         self.smoothing = smoothing
+        self.chunks = chunks
 
     def tied_to(self, table: jax.Array) -> "Tied":
         """This head on the rows (S * V, D) of a token embedding."""
@@ -172,6 +197,7 @@ class TiedHead(CategoricalFacts, nnx.Module):
         return 2 * width * (width + self.bias.shape[0])
 
 
+@jax.tree_util.register_pytree_node_class
 class Tied(Categorical):
     """A tied head with the embedding that it is tied to."""
 
@@ -181,6 +207,16 @@ class Tied(Categorical):
         self.subcodes = head.subcodes
         self.vocabulary = head.vocabulary
         self.smoothing = head.smoothing
+        self.chunks = head.chunks
+
+    def tree_flatten(self) -> tuple[tuple[TiedHead, jax.Array], None]:
+        """The head and the table, as jax's transformations see them."""
+        return (self.head, self.table), None
+
+    @classmethod
+    def tree_unflatten(cls, _: None, children: tuple[TiedHead, jax.Array]) -> "Tied":
+        """The inverse of `tree_flatten`."""
+        return cls(*children)
 
     def logits(self, x_BTD: jax.Array) -> jax.Array:
         """Logits (B, T, S, V) in float32."""

@@ -6,10 +6,12 @@ B images, T positions.
 import jax
 import jax.numpy as jnp
 
+from lab.layers.draws import WHOLE, Part
 
-def keys_of(key: jax.Array, images: int) -> jax.Array:
-    """A key (B,) for each image of a batch, by its place in it."""
-    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(images))
+
+def keys_of(key: jax.Array, images: int, part: Part = WHOLE) -> jax.Array:
+    """A key (B,) for each of so many images, by its place in the batch of which they are a part."""
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, part.rows(images))
 
 
 def each_folded(key_B: jax.Array | None, number: jax.Array | int) -> jax.Array:

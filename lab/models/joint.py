@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from lab.core.counts import ByRole
+from lab.layers.draws import WHOLE, Part
 from lab.layers.linear import Affine
 from lab.layers.modulation import Modulation, modulated
 from lab.layers.norm import standardised
@@ -133,10 +134,15 @@ class JointOrder:
         return to_codes(x_BTS, levels=self.levels) if self.levels else x_BTS
 
     def condition(
-        self, model: "Generator", time_B: jax.Array, label_B: jax.Array, key: jax.Array | None
+        self,
+        model: "Generator",
+        time_B: jax.Array,
+        label_B: jax.Array,
+        key: jax.Array | None,
+        part: Part = WHOLE,
     ) -> jax.Array:
         """Time and class (B, D) in float32; with a key some classes are dropped."""
-        return model.time(time_B) + model.classes(label_B, key)
+        return model.time(time_B) + model.classes(label_B, key, part)
 
     def predicted(
         self,
@@ -145,10 +151,11 @@ class JointOrder:
         time_B: jax.Array,
         label_B: jax.Array,
         key: jax.Array | None = None,
+        part: Part = WHOLE,
     ) -> Predicted:
         """Noise and v (B, P, C) from x_t and times 0 to T - 1 (`GaussianProcess.network_time`)."""
         keys = (None, None) if key is None else tuple(jax.random.split(key))
-        condition_BD = self.condition(model, time_B, label_B, keys[CLASS])
+        condition_BD = self.condition(model, time_B, label_B, keys[CLASS], part)
         x_BTD = model.embedding(x_BPC.astype(model.compute_dtype))
         x_BTD = model.backbone(x_BTD, condition_BD.astype(model.compute_dtype), keys[BLOCKS])
         out_BTF = model.head.noise(x_BTD, condition_BD)
@@ -162,20 +169,20 @@ class JointOrder:
         key: jax.Array | None,
         *,
         dropout: bool = True,
+        part: Part = WHOLE,
     ) -> Training:
         """Noise MSE + 0.001 bound, each image at one time; the loss of a position is the mean."""
         assert key is not None  # times and noise are drawn
         images, positions = tokens_BTS.shape[:2]
-        time_B = jax.random.randint(
-            jax.random.fold_in(key, TIME), (images,), 1, self.process.steps + 1
-        )
-        noise_keys_B = keys_of(jax.random.fold_in(key, NOISE), images)
+        drawn = ((part.whole(images),), 1, self.process.steps + 1)
+        time_B = part.of(jax.random.randint(jax.random.fold_in(key, TIME), *drawn))
+        noise_keys_B = keys_of(jax.random.fold_in(key, NOISE), images, part)
         x0_BPC = self.numbers(tokens_BTS)
         noise_BPC = _normal(noise_keys_B, x0_BPC)
         noisy_BPC = self.process.noised(x0_BPC, time_B, noise_BPC)
         dropped = key if dropout else None
         time = self.process.network_time(time_B)
-        predicted = self.predicted(model, noisy_BPC, time, label_B, dropped)
+        predicted = self.predicted(model, noisy_BPC, time, label_B, dropped, part)
         loss_BPC = self.process.training_loss(
             predicted, noise_BPC, x0_BPC, time_B, levels=self.levels
         )

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from lab.core.counts import ByRole
 from lab.layers.attention import Mask
+from lab.layers.draws import WHOLE, Part
 from lab.layers.dropout import dropout
 from lab.models.image_keys import each_folded, keys_of
 from lab.models.masks import MaskSchedule
@@ -59,17 +60,20 @@ class MaskedOrder:
         key: jax.Array | None,
         *,
         dropout: bool = True,
+        part: Part = WHOLE,
     ) -> Training:
         """The head's loss at hidden positions, as many in every image of the batch."""
         assert key is not None  # the masks are drawn
         images, positions = tokens_BTS.shape[:2]
         count = self.schedule.count(jax.random.fold_in(key, COUNT), positions)
-        rank_BT = ranks(keys_of(jax.random.fold_in(key, PLACES), images), positions)
+        rank_BT = ranks(keys_of(jax.random.fold_in(key, PLACES), images, part), positions)
         hidden_BT = rank_BT < count
         limit = self.schedule.most_visible(positions)
         dropped = key if dropout else None
-        x_BTD = self.features(model, tokens_BTS, hidden_BT, label_B, dropped, visible_limit=limit)
-        key_B = keys_of(jax.random.fold_in(key, HEAD), images)
+        x_BTD = self.features(
+            model, tokens_BTS, hidden_BT, label_B, dropped, visible_limit=limit, part=part
+        )
+        key_B = keys_of(jax.random.fold_in(key, HEAD), images, part)
         loss_BT = model.predictor.loss(x_BTD, tokens_BTS, key_B)
         return Training(jnp.sum(jnp.where(hidden_BT, loss_BT, 0.0), axis=1), count)
 
@@ -110,12 +114,13 @@ class MaskedOrder:
         key: jax.Array | None,
         *,
         visible_limit: int | None = None,
+        part: Part = WHOLE,
     ) -> jax.Array:
         """The backbone's output (B, T, D); at most `visible_limit` positions are not hidden."""
         keys = (None, None, None) if key is None else tuple(jax.random.split(key, 3))
-        class_BD = model.classes(label_B, keys[0])
+        class_BD = model.classes(label_B, keys[0], part)
         x_BTD = model.embedding(tokens_BTS, hidden_BT).astype(model.compute_dtype)
-        x_BTD = dropout(x_BTD, keys[1], rate=self.embedding_dropout)
+        x_BTD = dropout(x_BTD, keys[1], rate=self.embedding_dropout, part=part)
         return model.backbone.infill(
             x_BTD,
             hidden_BT,
@@ -124,6 +129,7 @@ class MaskedOrder:
             keys[2],
             condition_BD=class_BD,
             visible_limit=visible_limit,
+            part=part,
         )
 
     def angles(self, model: "Generator"):

@@ -14,6 +14,7 @@ import numpy as np
 
 from lab.core.counts import ByRole
 from lab.layers.attention import Mask
+from lab.layers.draws import WHOLE, Part
 from lab.layers.dropout import dropout
 from lab.layers.positions import grid_angles, with_prefix
 from lab.models.image_keys import each_folded, keys_of
@@ -55,8 +56,12 @@ class Order(Protocol):
         key: jax.Array | None,
         *,
         dropout: bool = True,
+        part: Part = WHOLE,
     ) -> Training:
-        """The training loss; what is random in it, and where asked for dropout, is from the key."""
+        """The training loss; what is random in it, and where asked for dropout, is from the key.
+
+        An image of a `part` of a batch is given the randomness that it has in the whole.
+        """
         ...
 
     def nats(
@@ -118,11 +123,12 @@ class RasterOrder:
         key: jax.Array | None,
         *,
         dropout: bool = True,
+        part: Part = WHOLE,
     ) -> Training:
         """The head's loss at every position given those before it."""
-        x_BTD = self.features(model, tokens_BTS, label_B, key if dropout else None)
+        x_BTD = self.features(model, tokens_BTS, label_B, key if dropout else None, part)
         images, positions = tokens_BTS.shape[:2]
-        key_B = None if key is None else keys_of(jax.random.fold_in(key, HEAD), images)
+        key_B = None if key is None else keys_of(jax.random.fold_in(key, HEAD), images, part)
         loss_BT = model.predictor.loss(x_BTD, tokens_BTS, key_B)
         return Training(jnp.sum(loss_BT, axis=1), positions)
 
@@ -154,15 +160,22 @@ class RasterOrder:
         )
 
     def features(
-        self, model: "Generator", tokens_BTS: jax.Array, label_B: jax.Array, key: jax.Array | None
+        self,
+        model: "Generator",
+        tokens_BTS: jax.Array,
+        label_B: jax.Array,
+        key: jax.Array | None,
+        part: Part = WHOLE,
     ) -> jax.Array:
         """The backbone's output (B, T, D) from which each position is predicted."""
         keys = (None, None, None) if key is None else tuple(jax.random.split(key, 3))
-        class_BD = model.classes(label_B, keys[0])
+        class_BD = model.classes(label_B, keys[0], part)
         x_BTD = jnp.concatenate([class_BD[:, None], model.embedding(tokens_BTS[:, :-1])], axis=1)
-        x_BTD = dropout(x_BTD.astype(model.compute_dtype), keys[1], rate=self.embedding_dropout)
+        x_BTD = x_BTD.astype(model.compute_dtype)
+        x_BTD = dropout(x_BTD, keys[1], rate=self.embedding_dropout, part=part)
         head_features = model.backbone.spec.width // model.backbone.spec.heads
-        return model.backbone(x_BTD, self.angles(head_features), keys[2], condition_BD=class_BD)
+        angles_TK = self.angles(head_features)
+        return model.backbone(x_BTD, angles_TK, keys[2], condition_BD=class_BD, part=part)
 
     def forward_flops(self, model: "Generator") -> ByRole:
         """All positions, each query with the pairs that a causal mask leaves."""

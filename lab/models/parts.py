@@ -33,6 +33,7 @@ class Running:
     platform: str = "cpu"  # where it runs: the kernels of another one are right there, but slow
     remat: str = "none"
     unroll: bool = False
+    head_chunks: int = 0  # parts that a softmax over codes runs in; 0: as memory asks for
 
 
 # Which order a backbone serves, and which tokens an embedding and a head take.
@@ -287,7 +288,7 @@ def _joint(model: ModelConfig, codes: Codes):
     )
 
 
-def _categorical(key, model: ModelConfig, codes: Codes):
+def _categorical(key, model: ModelConfig, codes: Codes, running: Running):
     from lab.models.heads import CategoricalHead
 
     return CategoricalHead(
@@ -296,10 +297,11 @@ def _categorical(key, model: ModelConfig, codes: Codes):
         width=model.width,
         norm_epsilon=model.norm_epsilon,
         smoothing=model.label_smoothing,
+        chunks=running.head_chunks,
     )
 
 
-def _tied_categorical(key, model: ModelConfig, codes: Codes):
+def _tied_categorical(key, model: ModelConfig, codes: Codes, running: Running):
     from lab.models.heads import TiedHead
 
     return TiedHead(
@@ -310,10 +312,11 @@ def _tied_categorical(key, model: ModelConfig, codes: Codes):
         norm_epsilon=model.norm_epsilon,
         init=_init(model),
         smoothing=model.label_smoothing,
+        chunks=running.head_chunks,
     )
 
 
-def _bernoulli(key, model: ModelConfig, codes: Codes):
+def _bernoulli(key, model: ModelConfig, codes: Codes, running: Running):
     from lab.models.binary_heads import DirectBernoulliHead
 
     return DirectBernoulliHead(
@@ -321,7 +324,7 @@ def _bernoulli(key, model: ModelConfig, codes: Codes):
     )
 
 
-def _bernoulli_diffusion(key, model: ModelConfig, codes: Codes):
+def _bernoulli_diffusion(key, model: ModelConfig, codes: Codes, running: Running):
     from lab.models.binary_heads import BernoulliDiffusionHead
 
     return BernoulliDiffusionHead(
@@ -338,7 +341,7 @@ def _bernoulli_diffusion(key, model: ModelConfig, codes: Codes):
     )
 
 
-def _gaussian_diffusion(key, model: ModelConfig, codes: Codes):
+def _gaussian_diffusion(key, model: ModelConfig, codes: Codes, running: Running):
     from lab.models.gaussian_head import GaussianDiffusionHead
 
     return GaussianDiffusionHead(
@@ -357,7 +360,7 @@ def _gaussian_diffusion(key, model: ModelConfig, codes: Codes):
     )
 
 
-def _noise(key, model: ModelConfig, codes: Codes):
+def _noise(key, model: ModelConfig, codes: Codes, running: Running):
     from lab.models.joint import FinalLayer
 
     channels = codes.channels or codes.grid[2] * model.subcodes

@@ -18,7 +18,7 @@ from lab.models import families
 from lab.models.generator import Generator
 from lab.models.objective import NATS
 from lab.tokenizers.latents import LatentTokenizer
-from lab.tokenizers.spec import Tokenizer
+from lab.tokenizers.spec import Specified
 from lab.tokenizers.trained import SplitTokenizer
 from lab.train.evaluate import Likelihood, per_image
 from lab.train.job import Images, Job, Loss, Steps
@@ -37,7 +37,7 @@ class GeneratorJob(Job[RunConfig]):
     loss = Loss(NATS, "nats/token")
 
     def __init__(
-        self, run: RunConfig, *, layout: Layout, tokenizer: Tokenizer, images: Images
+        self, run: RunConfig, *, layout: Layout, tokenizer: Specified, images: Images
     ) -> None:
         super().__init__(run, layout=layout, images=images)
         self.tokenizer = tokenizer
@@ -96,6 +96,7 @@ class GeneratorJob(Job[RunConfig]):
                 platform=self.platform,
                 remat=execution.remat,
                 unroll=execution.unroll_layers,
+                head_chunks=execution.head_chunks,
             ),
         )
         return functools.partial(
@@ -115,6 +116,7 @@ class GeneratorJob(Job[RunConfig]):
             width=self.run.model.width,
             loss_key=self.training_loss.key,
             bound_draws=self.run.train.bound_draws,
+            parts=self.run.execution.accumulation,
         )
 
     @property
@@ -135,7 +137,8 @@ class GeneratorJob(Job[RunConfig]):
         placed = self._placed({k: batch[k] for k in ("tokens", "label", "weight")})
         tokens = placed.pop("tokens")
         first = step * len(tokens) if stream is Stream.EVALUATE else 0
-        number = self._placed({"number": self._numbers(first, len(batch["tokens"]))})
+        places = self.layout.places_here(len(tokens))
+        number = self._placed({"number": (first + places).astype(np.int32)})
         if stream is Stream.EVALUATE:
             placed |= number
         if self._encode is None and self._draw is None:
@@ -151,11 +154,6 @@ class GeneratorJob(Job[RunConfig]):
         if not self.run.tokenizer.sampled:
             return {"codes": self._encode(tokens, None, 0), **placed}
         return {"codes": self._encode(tokens, drawn, first), **placed}
-
-    def _numbers(self, first: int, local: int) -> np.ndarray:
-        """Which images of the split this host's part of a batch is."""
-        host, hosts = jax.process_index(), jax.process_count()
-        return (first + host + hosts * np.arange(local)).astype(np.int32)
 
     @functools.cached_property
     def _encode(self) -> Callable[..., jax.Array] | None:

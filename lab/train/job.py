@@ -80,6 +80,26 @@ def compiled_steps(
     )
 
 
+def _check_batches(run: AnyRun, layout: Layout) -> None:
+    """Refuse batches that do not divide over the layout, and then into parts."""
+    shards, train, parts = layout.batch_shards, run.train, run.execution.accumulation
+    for name in ("batch_size", "evaluation_batch_size"):
+        size = getattr(train, name)
+        if size % shards:
+            raise LabError(
+                f"config.train.{name} = {size}: a multiple of {shards} is needed, "
+                f'the parts into which layout "{layout.name}" cuts a batch'
+            )
+    share = train.batch_size // shards
+    if share % parts:
+        allowed = ", ".join(str(n) for n in range(1, share + 1) if share % n == 0)
+        raise LabError(
+            f"config.execution.accumulation = {parts}: must divide the {share} images that layout "
+            f'"{layout.name}" gives each of {shards} parts of config.train.batch_size = '
+            f"{train.batch_size}; allowed are {allowed}"
+        )
+
+
 Run = TypeVar("Run", bound=AnyRun)
 
 
@@ -98,13 +118,7 @@ class Job(abc.ABC, Generic[Run]):
         self.identity = identity(run)
         self.layout = layout
         self.images = images
-        for name in ("batch_size", "evaluation_batch_size"):
-            size = getattr(run.train, name)
-            if size % layout.batch_shards:
-                raise LabError(
-                    f"config.train.{name} = {size}: a multiple of {layout.batch_shards} is needed, "
-                    f'the parts into which layout "{layout.name}" cuts a batch'
-                )
+        _check_batches(run, layout)
 
     @property
     def directory(self) -> pathlib.Path:
@@ -207,21 +221,21 @@ class Job(abc.ABC, Generic[Run]):
             self.images.train.rows,
             seed=self.run.seed,
             batch_size=self.run.train.batch_size,
-            host=jax.process_index(),
-            hosts=jax.process_count(),
+            places=self.layout.places_here(self.run.train.batch_size),
         )
 
     def validation_batches(self) -> Iterator[tuple[dict[str, jax.Array], np.ndarray]]:
         """All validation images in order, the last batch padded with images of weight 0."""
+        size = self.run.train.evaluation_batch_size
         batches = validation_batches(
-            self.images.validation.rows, batch_size=self.run.train.evaluation_batch_size
+            self.images.validation.rows, batch_size=size, places=self.layout.places_here(size)
         )
         for index, batch in enumerate(batches):
-            yield self.place(batch, Stream.EVALUATE, index), batch["weight"]
+            yield self.place(batch, Stream.EVALUATE, index), batches.weights(index)
 
     def _placed(self, local: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
-        sharding = self.layout.batch_sharding()
-        return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in local.items()}
+        """Global arrays of the rows at this process's places: each row at its own place."""
+        return {name: self.layout.batch_of(rows) for name, rows in local.items()}
 
     def _data_header(self) -> dict[str, Any]:
         return {

@@ -1,5 +1,6 @@
 """A generator's compiled steps: one update, one evaluation batch."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,7 +10,8 @@ import optax
 from lab.core.config import OptimizerConfig
 from lab.core.keys import Stream
 from lab.core.keys import key as stream_key
-from lab.core.layout import Layout
+from lab.core.layout import Layout, constrain_batch
+from lab.layers.draws import WHOLE, Part, in_parts
 from lab.models.objective import NATS
 from lab.train.job import Steps, compiled_steps
 from lab.train.optimizer import apply_update, ema_update
@@ -22,9 +24,46 @@ Batch = dict[str, jax.Array]
 
 def training_loss(model: Any, batch: Batch, key: jax.Array | None) -> jax.Array:
     """The weighted mean over images, per predicted position; what training minimises."""
-    found = model.training(batch["codes"], batch["label"], key)
-    weighted = jnp.sum(batch["weight"] * found.loss_B)
-    return weighted / (jnp.sum(batch["weight"]) * found.positions)
+    return _share(model, batch, key, whole_weight=jnp.sum(batch["weight"]), part=WHOLE)
+
+
+def _share(
+    model: Any, batch: Batch, key: jax.Array | None, *, whole_weight: jax.Array, part: Part
+) -> jax.Array:
+    """What the images of a part add to the loss of their whole batch."""
+    found = model.training(batch["codes"], batch["label"], key, part=part)
+    return jnp.sum(batch["weight"] * found.loss_B) / (whole_weight * found.positions)
+
+
+def loss_and_gradients(
+    model: Any,
+    batch: Batch,
+    key: jax.Array | None,
+    *,
+    parts: int,
+    placed: Callable[[Any], Any] = lambda gradients: gradients,
+) -> tuple[jax.Array, Any]:
+    """`training_loss` and its gradients, of a batch that runs in parts one after the other.
+
+    The activations of one part are held at a time. Every part is weighted by its images in the
+    whole batch, so that the sums differ from those of one part by rounding only. `placed` says
+    where gradients lie: the sum of them is kept there between parts.
+    """
+    if parts == 1:
+        return jax.value_and_grad(training_loss)(model, batch, key)
+    whole_weight = jnp.sum(batch["weight"])
+
+    def add(sums: Any, at: tuple[jax.Array, Batch]) -> tuple[Any, None]:
+        number, here = at
+        found = jax.value_and_grad(_share)(
+            model, here, key, whole_weight=whole_weight, part=Part(number, parts)
+        )
+        loss, gradients = jax.tree.map(jnp.add, sums, found)
+        return (loss, placed(gradients)), None
+
+    cut = {name: constrain_batch(in_parts(x, parts), axis=1) for name, x in batch.items()}
+    nothing = (jnp.float32(0), placed(jax.tree.map(jnp.zeros_like, model)))
+    return jax.lax.scan(add, nothing, (jnp.arange(parts), cut))[0]
 
 
 def evaluation(model: Any, batch: Batch, *, draws: int) -> dict[str, jax.Array]:
@@ -58,13 +97,23 @@ def make_steps(
     width: int,
     loss_key: str,
     bound_draws: int,
+    parts: int = 1,
 ) -> Steps:
-    """Compile-on-first-use steps under a layout; the rate is an argument, not a constant."""
+    """Compile-on-first-use steps under a layout; the rate is an argument, not a constant.
+
+    A training batch runs in so many `parts`.
+    """
     mesh = layout.abstract_mesh
+    specs = jax.tree.map(lambda sharding: sharding.spec, shardings["params"])
+
+    def placed(gradients: Any) -> Any:
+        return jax.lax.with_sharding_constraint(gradients, specs)
 
     def train(state: State, batch: Batch, key: jax.Array, rate: jax.Array):
         with jax.sharding.use_abstract_mesh(mesh):
-            loss, grads = jax.value_and_grad(training_loss)(state["params"], batch, key)
+            loss, grads = loss_and_gradients(
+                state["params"], batch, key, parts=parts, placed=placed
+            )
         updates, opt = transform.update(grads, state["opt"], state["params"])
         params = apply_update(state["params"], updates, rate, optimizer=optimizer, width=width)
         ema = state["ema"]

@@ -243,7 +243,7 @@ def make_tokenizer_steps(
         out_shardings=(shardings, whole),
         donate_argnums=0,
     )
-    placed = jax.device_put(perceptual, whole)
+    placed = layout.replicate(perceptual)
     return Steps(
         train=lambda state, batch, key, rate: compiled(state, batch, key, rate, placed),
         evaluate=jax.jit(evaluate, in_shardings=(shardings["params"], rows), out_shardings=whole),

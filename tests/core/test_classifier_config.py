@@ -22,6 +22,7 @@ def made(module, **overrides):
         (conv, {"classifier.multipliers": "1-x"}, ["config.classifier.multipliers", "1-2-4"]),
         (conv, {"images.resolution": 56}, ["config.images.resolution = 56", "multiple of 16"]),
         (conv, {"execution.remat": "full"}, ["config.execution.remat", '"none"']),
+        (conv, {"execution.head_chunks": 2}, ["config.execution.head_chunks = 2", "0 here"]),
         (conv, {"optimizer.width_rule": "mup"}, ["config.optimizer.width_rule", '"none"']),
         (conv, {"data.augmentation": "ten_crop"}, ["config.data.augmentation", "none or flip"]),
         (conv, {"classifier.kind": "mlp"}, ["config.classifier.kind", "conv, patch"]),

@@ -142,6 +142,10 @@ def test_identity_covers_the_experiment_and_not_its_place():
         ("execution.layout", "fsdp"),
         ("execution.workdir", "other"),
         ("execution.checkpoint_every_steps", 7),
+        ("execution.accumulation", 4),
+        ("execution.tensor", 8),
+        ("execution.head_chunks", 3),
+        ("execution.remat", "projections"),
         ("data.manual_dir", "somewhere"),
     ]:
         assert identity(admit(resolved(**{path: value}))) == reference, path

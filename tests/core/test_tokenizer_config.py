@@ -44,6 +44,12 @@ def made(module, size, **overrides):
             ["config.losses.perceptual = 1", "rgb", "not grey"],
         ),
         (kl, "small", {"execution.remat": "full"}, ["config.execution.remat", '"none"']),
+        (
+            kl,
+            "small",
+            {"execution.accumulation": 2},
+            ["config.execution.accumulation = 2", "1 here"],
+        ),
         (vqgan, "small", {"code.kind": "fsq"}, ["config.code.kind", "vq, binary, kl"]),
     ],
 )

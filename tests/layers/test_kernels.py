@@ -5,6 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs.layouts import LAYOUTS
+from lab.core.layout import make_layout
+from lab.layers.flash import fits
 from lab.layers.kernels import QUERY_BLOCK, attend, attention_weights, blockwise
 
 
@@ -23,6 +26,51 @@ def test_the_choice_of_every_platform(platform):
     q, k, v, _ = inputs(20)
     got = attend(q, k, v, causal=True, platform=platform)
     np.testing.assert_allclose(got, reference(q, k, v, True), rtol=2e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("positions", "mesh", "kernel"),
+    [(1024, "fsdp_tp", True), (1023, "fsdp_tp", False), (1024, None, False)],
+)
+def test_tpu_runs_the_kernel_for_long_sequences_under_a_mesh(positions, mesh, kernel):
+    def attended(x_BTHK):
+        return attend(x_BTHK, x_BTHK, x_BTHK, causal=True, platform="tpu")
+
+    x_BTHK = jax.ShapeDtypeStruct((4, positions, 2, 64), jnp.bfloat16)
+    if mesh is None:
+        graph = str(jax.make_jaxpr(attended)(x_BTHK))
+    else:
+        layout = make_layout(mesh, LAYOUTS, jax.devices())
+        with jax.sharding.use_abstract_mesh(layout.abstract_mesh):
+            graph = str(jax.make_jaxpr(attended)(x_BTHK))
+            assert not fits(jax.ShapeDtypeStruct((3, positions, 2, 64), jnp.bfloat16))
+            assert not fits(jax.ShapeDtypeStruct((4, positions, 3, 64), jnp.bfloat16))
+    assert ("pallas_call" in graph and "shard_map" in graph) == kernel
+
+
+@pytest.mark.parametrize(
+    ("dtype", "features", "backend", "chosen"),
+    [
+        ("bfloat16", 64, "gpu", "cudnn"),
+        ("float16", 128, "gpu", "cudnn"),
+        ("float32", 64, "gpu", "xla"),
+        ("bfloat16", 12, "gpu", "xla"),
+        ("bfloat16", 136, "gpu", "xla"),
+        ("bfloat16", 64, "cpu", "xla"),  # traced elsewhere
+    ],
+)
+def test_gpu_runs_cudnn_where_it_can(monkeypatch, dtype, features, backend, chosen):
+    asked = []
+
+    def record(q, k, v, *, is_causal, implementation):
+        asked.append(implementation)
+        return q
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", record)
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    x_BTHK = jnp.zeros((1, 4, 1, features), dtype)
+    attend(x_BTHK, x_BTHK, x_BTHK, causal=True, platform="gpu")
+    assert asked == [chosen]
 
 
 @pytest.mark.parametrize("platform", ["cpu", "tpu"])

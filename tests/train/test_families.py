@@ -67,7 +67,9 @@ def test_stop_and_go_on_is_bit_exact(tmp_path, straight, name):
     np.testing.assert_array_equal(validation(again), validation(straight(name)))
 
 
-@pytest.mark.parametrize("layout", [pytest.param("fsdp", marks=pytest.mark.slow), "fsdp_tp"])
+@pytest.mark.parametrize(
+    "layout", [*(pytest.param(n, marks=pytest.mark.slow) for n in ("fsdp", "hsdp")), "fsdp_tp"]
+)
 @pytest.mark.parametrize("name", all_worlds("mar"))
 def test_every_layout_gives_the_same_losses(tmp_path, straight, name, layout):
     other = family_job(tmp_path, name, layout=layout)
