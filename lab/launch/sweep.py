@@ -9,9 +9,11 @@ from collections.abc import Sequence
 
 from lab.core.config import AnyRun, identity, run_directory
 from lab.core.errors import ExitCode, LabError
+from lab.core.sweep import Override
 from lab.launch.board import Entry, RunState, board_table, forget_failures, read_entry
 from lab.launch.door import Parser, leave, load_config, load_function, parse
 from lab.launch.next_command import after_study
+from lab.launch.place import add_flags, asked_place
 
 EPILOG = """examples:
   python -m lab.launch.sweep experiments/01_first_ladder/sweep.py --list
@@ -19,8 +21,11 @@ EPILOG = """examples:
   python -m lab.launch.sweep experiments/01_first_ladder/sweep.py:eurosat --status --json
 
 A run that is finished is not run again; one that was stopped goes on. Any number of these may
-serve one sweep: each run is claimed by one process. Exit codes: 0 all finished, 1 some failed or
-diverged, 2 bad input, 75 interrupted and saved (start me again)."""
+serve one sweep, on any number of machines that share its folder: each run is claimed by one, and
+that of a dead one is taken over. With --together several hosts train each run as one, all with the
+same command. Exit codes: 0 all finished, 1 some failed or diverged, 2 bad input, 75 interrupted and
+saved (start me again); together also 4, 5 and 6, see docs/reliability.md. For a scheduler:
+python -m lab.launch.render --help"""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -40,8 +45,12 @@ def parser() -> argparse.ArgumentParser:
         "--workers", type=int, default=1, help="processes; each gets its share of cores"
     )
     made.add_argument("--only", metavar="NAME", nargs="+", help="these runs of the sweep only")
+    made.add_argument(
+        "--together", action="store_true", help="all hosts with this command train each run as one"
+    )
     made.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     made.add_argument("--cores", default="", help=argparse.SUPPRESS)
+    add_flags(made)
     made.add_argument("--config.PATH", dest="unused", metavar="VALUE", help="a field of every run")
     return made
 
@@ -51,11 +60,9 @@ def load_sweep(
 ) -> list[AnyRun]:
     """The admitted runs of a sweep file; refuses two runs of one identity or one name."""
     runs = []
-    for override in load_function(spec, "sweep")():
-        if "config" not in override:
-            raise LabError(f'{spec}: a run without "config": {override}')
+    for override in overrides_of(spec, overrides):
         rest = {path: value for path, value in override.items() if path != "config"}
-        runs.append(load_config(override["config"], {**rest, **overrides}))
+        runs.append(load_config(override["config"], rest))
     for what, values in (
         ("identity", [identity(run) for run in runs]),
         ("name", [run.name for run in runs]),
@@ -72,6 +79,15 @@ def load_sweep(
     return [run for run in runs if not only or run.name in only]
 
 
+def overrides_of(spec: str, overrides: dict[str, str]) -> list[Override]:
+    """What a sweep file says of each run, with flags laid over it."""
+    found = load_function(spec, "sweep")()
+    for override in found:
+        if "config" not in override:
+            raise LabError(f'{spec}: a run without "config": {override}')
+    return [{**override, **overrides} for override in found]
+
+
 def entries_of(runs: Sequence[AnyRun]) -> list[Entry]:
     """How far each run is."""
     return [read_entry(run, run_directory(run)) for run in runs]
@@ -82,7 +98,10 @@ def main(argv: Sequence[str]) -> ExitCode:
     flags, overrides = parse(parser(), argv)
     if flags.workers < 1:
         raise LabError(f"--workers {flags.workers}: at least 1")
+    place = asked_place(flags)
     runs = load_sweep(flags.sweep, overrides, flags.only)
+    if place and not flags.together:
+        raise LabError("--coordinator: of use with --together only")
     if flags.worker:
         from lab.launch.worker import work
 
@@ -90,6 +109,8 @@ def main(argv: Sequence[str]) -> ExitCode:
     if flags.list or flags.status:
         _print(flags, runs, entries_of(runs))
         return ExitCode.DONE
+    if flags.together:
+        return together(runs, flags, overrides)
     entries, interrupted = entries_of(runs), False
     if any(entry.state is not RunState.FINISHED for entry in entries):
         interrupted = train(runs, argv, flags)
@@ -101,6 +122,30 @@ def main(argv: Sequence[str]) -> ExitCode:
         return ExitCode.INTERRUPTED
     unfinished = [e for e in entries if e.state is not RunState.FINISHED]
     return ExitCode.FAILURE if unfinished else ExitCode.DONE
+
+
+def together(
+    runs: Sequence[AnyRun], flags: argparse.Namespace, overrides: dict[str, str]
+) -> ExitCode:
+    """Train with the other hosts that have this command."""
+    from lab.launch.together import arguments_of, train_together
+
+    if flags.workers != 1:
+        raise LabError(f"--workers {flags.workers}: --together trains one run at a time")
+    names = {run.name for run in runs}
+    every = load_sweep(flags.sweep, overrides)
+    pairs = zip(every, overrides_of(flags.sweep, overrides), strict=True)
+    chosen = [(run, arguments_of(run, given)) for run, given in pairs if run.name in names]
+    return train_together(chosen, place_flags(flags))
+
+
+def place_flags(flags: argparse.Namespace) -> list[str]:
+    """The flags of lab/launch/place.py as they were given."""
+    names = ("coordinator", "processes", "process", "hang_timeout_s")
+    given = {name: getattr(flags, name) for name in names}
+    return [
+        f"--{name.replace('_', '-')}={value}" for name, value in given.items() if value is not None
+    ]
 
 
 def train(runs: Sequence[AnyRun], argv: Sequence[str], flags: argparse.Namespace) -> bool:

@@ -65,7 +65,7 @@ def _failed(run: AnyRun, failed: set[str]) -> bool:
 
 def _try(run: AnyRun, signals: StopSignal, failed: set[str]) -> bool:
     """Train one run; False where another process holds it or it has ended meanwhile."""
-    from lab.launch.claim import HeldElsewhere, is_claimed
+    from lab.launch.claim import ClaimLost, HeldElsewhere, is_claimed
     from lab.launch.runner import train_run
     from lab.train.loop import Hooks
 
@@ -86,6 +86,9 @@ def _try(run: AnyRun, signals: StopSignal, failed: set[str]) -> bool:
             hooks,
             lambda p: tell(run, doing=f"preparing {p.what}", done=p.done, total=p.total),
         )
+    except ClaimLost as error:
+        tell(run, doing="waiting", warning=str(error))
+        return False
     except HeldElsewhere:
         return False
     except LabError as error:
