@@ -5,12 +5,13 @@ BIN    := $(VENV)/bin
 DATA   ?= dead_leaves
 
 .DEFAULT_GOAL := help
-.PHONY: help setup ladder test test-slow check lock clean
+.PHONY: help setup ladder test test-slow test-tpu libtpu check lock clean
 
 help:
 	@echo "make ladder             train the first ladder, forecast its largest model, judge the forecast"
 	@echo "make ladder DATA=NAME   the same on fashion_mnist or eurosat (TFDS_MANUAL_DIR holds their files)"
 	@echo "make test               the fast tests          make test-slow   the long ones"
+	@echo "make libtpu             the TPU's compiler, for lab.launch.compile; make test-tpu: its tests"
 	@echo "make check              ruff and pyrefly        make lock        renew requirements.lock"
 
 setup: $(VENV)/installed
@@ -34,6 +35,13 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyrefly check
+
+libtpu: setup
+	$(BIN)/python -m pip install --quiet --no-deps --target .cache/libtpu \
+	  "$$($(BIN)/python -c 'from lab.launch.compile_job import libtpu_version; print(libtpu_version())')"
+
+test-tpu: libtpu
+	$(BIN)/python -m pytest -m tpu_backend
 
 lock: setup
 	$(BIN)/python -m pip install --quiet uv

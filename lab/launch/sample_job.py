@@ -189,7 +189,9 @@ def drawn(
             jax.device_put(each[part], layout.batch_sharding())
             for each in (wanted.class_N, wanted.number_N)
         )
-        tokens = sample(model, label_B, image_keys(seed, number_B), settings, _part(wanted, part))
+        key_B = image_keys(seed, number_B)
+        with jax.sharding.use_abstract_mesh(layout.abstract_mesh):  # what loops carry is split
+            tokens = sample(model, label_B, key_B, settings, _part(wanted, part))
         yield np.asarray(tokens)[: total - start]
 
 

@@ -59,11 +59,11 @@ def blank(model: "Generator", images: int) -> jax.Array:
     assert isinstance(order, RasterOrder | MaskedOrder)  # a joint order has no blank tokens
     positions, width = order.grid.positions, model.backbone.spec.width
 
-    def one(key: jax.Array) -> jax.Array:
+    def one(model: "Generator", key: jax.Array) -> jax.Array:
         x_TD = jnp.zeros((positions, width), model.compute_dtype)
         return model.predictor.propose(x_TD, None, jnp.ones(()), key, Drawing()).tokens_TS
 
-    like = jax.eval_shape(one, jax.random.key(0))
+    like = jax.eval_shape(one, model, jax.random.key(0))  # the model may be abstract
     return jnp.zeros((images, *like.shape), like.dtype)
 
 

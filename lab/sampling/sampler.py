@@ -3,7 +3,7 @@
 B images, T positions, S numbers at a position.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,19 @@ _masked = jax.jit(masked.draw, static_argnames=("settings", "most"))
 _joint = jax.jit(diffusion.draw, static_argnames=("settings",))
 
 
+class Program(NamedTuple):
+    """A jitted sampler with what it is called with; a part of the arguments may be abstract."""
+
+    function: Any
+    arguments: tuple[Any, ...]
+    static: dict[str, Any]
+
+    def tokens(self) -> jax.Array:
+        """Run it."""
+        drawn = self.function(*self.arguments, **self.static)
+        return drawn.tokens_BTS if isinstance(drawn, masked.Drawn) else drawn
+
+
 def sample(
     model: "Generator",
     label_B: jax.Array,
@@ -41,7 +54,14 @@ def sample(
     is not quite conditional on it (`diffusion.draw`). Raises LabError for a mask or tokens that do
     not fit, for more rounds than positions, and for a ranking of latents by confidence.
     """
-    order, images = model.order, len(label_B)
+    return program(model, label_B, key_B, settings, known).tokens()
+
+
+def program(
+    model: "Generator", label_B: Any, key_B: Any, settings: Settings, known: Known | None = None
+) -> Program:
+    """What `sample` runs; model, labels and keys may be abstract, to be compiled only."""
+    order, images = model.order, label_B.shape[0]
     if not isinstance(order, RasterOrder | MaskedOrder):
         return _jointly(model, label_B, key_B, settings, known)
     positions, empty = order.grid.positions, blank(model, images)
@@ -51,8 +71,9 @@ def sample(
     check_known(known, images=images, positions=positions, numbers=numbers, suffix=raster)
     tokens_BTS = jnp.asarray(known.tokens_BTS, empty.dtype)
     hidden_BT = jnp.asarray(known.hidden_BT)
+    given = (model, label_B, key_B, tokens_BTS, hidden_BT)
     if raster:
-        return _raster(model, label_B, key_B, tokens_BTS, hidden_BT, settings=settings)
+        return Program(_raster, given, {"settings": settings})
     if settings.unmasking.ranked and isinstance(model.head, GaussianDiffusionHead):
         ranking = settings.unmasking.ranking
         raise LabError(f"order {ranking}: latents have no {ranking}; allowed are random, raster")
@@ -61,18 +82,15 @@ def sample(
         raise LabError(f"rounds {rounds}: allowed are at most the {positions} positions")
     plan_NB = masked.plan(known.hidden_BT, rounds)
     most = max(masked.most_fixed(plan_NB), masked.most_fixed_of(positions, rounds))
-    plan_NB = jnp.asarray(plan_NB)
-    drawn = _masked(
-        model, label_B, key_B, tokens_BTS, hidden_BT, plan_NB, most=most, settings=settings
-    )
-    return drawn.tokens_BTS
+    return Program(_masked, (*given, jnp.asarray(plan_NB)), {"most": most, "settings": settings})
 
 
-def _jointly(model, label_B, key_B, settings: Settings, known: Known | None) -> jax.Array:
+def _jointly(model, label_B, key_B, settings: Settings, known: Known | None) -> Program:
+    given, static = (model, label_B, key_B), {"settings": settings}
     if known is None:
-        return _joint(model, label_B, key_B, settings=settings)
-    images, whole = len(label_B), model.order.cells * model.order.channels
+        return Program(_joint, given, static)
+    images, whole = label_B.shape[0], model.order.cells * model.order.channels
     positions = max(1, np.shape(known.hidden_BT)[-1])  # cells, or the slots of cells
     check_known(known, images=images, positions=positions, numbers=whole // positions, suffix=False)
-    tokens_BTS, hidden_BT = jnp.asarray(known.tokens_BTS), jnp.asarray(known.hidden_BT)
-    return _joint(model, label_B, key_B, tokens_BTS, hidden_BT, settings=settings)
+    kept = (jnp.asarray(known.tokens_BTS), jnp.asarray(known.hidden_BT))
+    return Program(_joint, (*given, *kept), static)

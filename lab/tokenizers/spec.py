@@ -22,6 +22,15 @@ class TokenSpec:
     channels: int = 0  # of continuous latents, whose vocabulary is 0
 
 
+class Specified(Protocol):
+    """A tokenizer, or what stands for one where only its sizes are needed."""
+
+    @property
+    def spec(self) -> TokenSpec:
+        """Its sizes."""
+        ...
+
+
 class Tokenizer(Protocol):
     """Images to tokens and back."""
 

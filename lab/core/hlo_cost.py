@@ -1,0 +1,370 @@
+"""What a compiled program does in one call: FLOPs of its products, bytes of HBM, collectives.
+
+Every count is of one device, and of each instruction as often as it runs (`Program.runs`). A FLOP
+is a multiplication or an addition of a product; element-wise work is not counted, as in
+lab/core/counts.py, so that the two can be compared.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from lab.core.errors import LabError
+from lab.core.hlo import Array, Computation, Instruction, Program, arrays_of
+
+# What moves nothing by itself: its parts are counted where they are read or made.
+_FREE = frozenset(
+    "parameter constant tuple get-tuple-element bitcast while conditional call after-all "
+    "partition-id replica-id copy-done slice-done async-done async-update opt-barrier "
+    "all-gather-done all-reduce-done collective-permute-done send-done recv-done".split()
+)
+_KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+_ONE_WAY = {"bitcast", "copy", "reshape", "transpose", "convert"}
+
+
+def product_flops(program: Program) -> float:
+    """FLOPs of all products of matrices and convolutions."""
+    total = 0.0
+    for computation, instruction, runs in _running(program):
+        if instruction.opcode in ("dot", "convolution"):
+            total += runs * _product(computation, instruction)
+    return total
+
+
+def _running(program: Program) -> Iterator[tuple[Computation, Instruction, float]]:
+    for name, runs in program.runs.items():
+        if runs:
+            computation = program.computations[name]
+            for instruction in computation.instructions.values():
+                yield computation, instruction, runs
+
+
+def _given(computation: Computation, instruction: Instruction) -> list[Array]:
+    """The arrays of the operands; of a tuple none."""
+    found = []
+    for name in instruction.operands:
+        operand = computation.instructions.get(name)
+        arrays = operand.arrays if operand else ()
+        found.append(arrays[0] if len(arrays) == 1 else Array("token", (), 0))
+    return found
+
+
+def _product(computation: Computation, instruction: Instruction) -> float:
+    left, right = _given(computation, instruction)[:2]
+    (out,) = instruction.arrays
+    if instruction.opcode == "dot":
+        contracted = _braced(instruction, "lhs_contracting_dims")
+        return 2 * out.size * math.prod(left.dims[int(d)] for d in contracted.split(",") if d)
+    return 2 * _multiplications(instruction, left, right, out)
+
+
+def _braced(instruction: Instruction, name: str) -> str:
+    found = re.search(rf"(?:^|[ ,]){name}=\{{([^}}]*)\}}", instruction.attributes)
+    return found[1] if found else ""
+
+
+def _multiplications(instruction: Instruction, image: Array, kernel: Array, out: Array) -> float:
+    """Of a convolution; where the window hangs over the border nothing is multiplied.
+
+    The compiler for TPUs writes products with a batch as convolutions with a window as large as
+    the batch, dilated so that all but one place of the window falls between the numbers.
+    """
+    labels = instruction.attribute("dim_labels") or ""
+    found = re.fullmatch(r"(\w+)_(\w+)->(\w+)", labels)
+    if not found:
+        raise LabError(f"HLO: {instruction.name}: dim_labels={labels} is not understood")
+    of_image, of_kernel, of_out = found.groups()
+    window = _window(_braced(instruction, "window"))
+    pairs = 1.0
+    for label in (c for c in of_out if c.isdigit()):
+        sizes = (
+            image.dims[of_image.index(label)],
+            kernel.dims[of_kernel.index(label)],
+            out.dims[of_out.index(label)],
+        )
+        pairs *= _pairs(*sizes, **window[int(label)] if window else {})
+    batch = out.dims[of_out.index("b")] if "b" in of_out else 1
+    features = kernel.dims[of_kernel.index("o")] * kernel.dims[of_kernel.index("i")]
+    groups = int(instruction.attribute("batch_group_count") or 1)
+    return batch * features * pairs / (1 if groups == 1 else groups)
+
+
+def _window(text: str) -> list[dict[str, int]]:
+    """The window along each dimension: size=1x8 pad=0_0x7_7 and so on."""
+    columns = dict(part.split("=") for part in text.split() if "=" in part)
+    if "size" not in columns:
+        return []
+    found: list[dict[str, int]] = []
+    for at in range(len(columns["size"].split("x"))):
+
+        def of(name: str, default: str, at: int = at) -> str:
+            return columns[name].split("x")[at] if name in columns else default
+
+        found.append(
+            {
+                "stride": int(of("stride", "1")),
+                "before": int(of("pad", "0_0").split("_")[0]),
+                "image_dilation": int(of("lhs_dilate", "1")),
+                "window_dilation": int(of("rhs_dilate", "1")),
+            }
+        )
+    return found
+
+
+def _pairs(
+    image: int,
+    window: int,
+    out: int,
+    *,
+    stride: int = 1,
+    before: int = 0,
+    image_dilation: int = 1,
+    window_dilation: int = 1,
+) -> int:
+    """How many places of the window, over all outputs along a dimension, meet a number."""
+    at = np.arange(out)[:, None] * stride + np.arange(window)[None, :] * window_dilation - before
+    inside = (at >= 0) & (at <= (image - 1) * image_dilation)
+    return int(np.sum(inside & (at % image_dilation == 0)))
+
+
+def hbm_bytes(program: Program) -> float:
+    """Bytes that the program reads from HBM and writes to it.
+
+    An array in the vector memory of a TPU moves nothing; of a stack that a loop reads one layer
+    of, the layer. What the compiler would keep in caches of other devices is not known.
+    """
+    total = 0.0
+    fused = {
+        called
+        for computation in program.computations.values()
+        for instruction in computation.instructions.values()
+        if instruction.opcode == "fusion" and (called := instruction.called("calls"))
+    }
+    for computation, instruction, runs in _running(program):
+        if computation.name not in fused:
+            total += runs * _moved(program, computation, instruction)
+    return total
+
+
+def _in_hbm(array: Array) -> float:
+    return array.bytes if array.space == 0 else 0.0
+
+
+def _moved(program: Program, computation: Computation, instruction: Instruction) -> float:
+    opcode = instruction.opcode
+    if opcode in _FREE:
+        return 0.0
+    if opcode == "fusion":
+        return _moved_by_fusion(program, computation, instruction)
+    given = _given(computation, instruction)
+    if opcode in ("copy-start", "slice-start"):  # (destination, source, ...): a copy of one part
+        part = instruction.arrays[0]
+        source = given[0]._replace(dims=part.dims)
+        return _in_hbm(part) + _in_hbm(source)
+    if opcode in ("dynamic-slice", "slice", "gather"):
+        (out,) = instruction.arrays
+        return _in_hbm(out) + _in_hbm(given[0]._replace(dims=out.dims))
+    if opcode == "dynamic-update-slice":
+        update = given[1]
+        return _in_hbm(update) + _in_hbm(given[0]._replace(dims=update.dims))
+    return sum(map(_in_hbm, given)) + sum(map(_in_hbm, instruction.arrays))
+
+
+def _moved_by_fusion(program: Program, outer: Computation, fusion: Instruction) -> float:
+    inner = program.computations[fusion.called("calls") or ""]
+    total = 0.0
+    for number, array in enumerate(_given(outer, fusion)):
+        parameter = inner.parameters.get(number)
+        if parameter is not None:
+            total += _read(inner, parameter, array)
+    for array, written in zip(fusion.arrays, _roots(inner), strict=False):
+        part = _updated(inner, written) if written else None
+        total += _in_hbm(array._replace(dims=part.dims)) if part else _in_hbm(array)
+    return total
+
+
+def _read(inner: Computation, parameter: Instruction, array: Array) -> float:
+    """Bytes of a parameter that a fusion reads: where only slices of it are used, those."""
+    parts = 0.0
+    waiting = [parameter]
+    while waiting:
+        for user in inner.users[waiting[-1].name] if waiting else ():
+            source = user.operands[0] == waiting[-1].name
+            if user.opcode in ("bitcast", "copy") and user.name != inner.root:
+                return _read_through(inner, user, array)
+            if user.opcode in ("dynamic-slice", "slice", "gather") and source:
+                parts += _in_hbm(array._replace(dims=user.arrays[0].dims))
+            elif user.opcode == "dynamic-update-slice" and source:
+                continue  # in place
+            else:
+                return _in_hbm(array)
+        waiting.pop()
+    return parts
+
+
+def _read_through(inner: Computation, bitcast: Instruction, array: Array) -> float:
+    return min(_in_hbm(array), _read(inner, bitcast, array))
+
+
+def _roots(inner: Computation) -> Sequence[Instruction | None]:
+    root = inner.instructions[inner.root]
+    if root.opcode != "tuple":
+        return (root,)
+    return tuple(inner.instructions.get(name) for name in root.operands)
+
+
+def _updated(inner: Computation, root: Instruction) -> Array | None:
+    """The part that a root writes into an array that it was given; None where it writes all."""
+    while root.opcode in _ONE_WAY and root.operands[0] in inner.instructions:
+        root = inner.instructions[root.operands[0]]
+    if root.opcode != "dynamic-update-slice":
+        return None
+    update = inner.instructions.get(root.operands[1])
+    return update.arrays[0] if update else None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Collective:
+    """All collectives of one kind over the same axes of the mesh."""
+
+    kind: str
+    axes: str  # "fsdp", "fsdp+tensor"; "some" where the groups are no axes of the mesh
+    devices: int  # of one group
+    times: float  # in one call of the program
+    wire_bytes: float  # that a device sends, in the cheapest known way (rings)
+
+
+def collectives(program: Program, mesh: Mapping[str, int]) -> list[Collective]:
+    """The collectives of a program over the devices of a mesh (axis: size), largest first."""
+    named = _named_groups(mesh)
+    found: dict[tuple[str, str, int], list[float]] = {}
+    for computation, instruction, runs in _once_a_channel(program):
+        kind = _kind(computation, instruction)
+        groups = _groups(instruction, math.prod(mesh.values()))
+        if kind == "collective-permute":
+            axes, size = _axes_of_pairs(groups, mesh), 2
+        else:
+            axes, size = named.get(_key(groups), "some"), len(groups[0])
+        times, wire = found.setdefault((kind, axes, size), [0.0, 0.0])
+        sent = _sent(kind, size, computation, instruction)
+        found[kind, axes, size] = [times + runs, wire + runs * sent]
+    made = [
+        Collective(kind=kind, axes=axes, devices=size, times=times, wire_bytes=wire)
+        for (kind, axes, size), (times, wire) in found.items()
+        if size > 1
+    ]
+    return sorted(made, key=lambda c: -c.wire_bytes)
+
+
+def _kind(computation: Computation, instruction: Instruction) -> str:
+    """The kind of a collective; a sum of which each device keeps its part is a reduce-scatter,
+    which the compiler for TPUs writes as a fusion of both.
+    """
+    kind = instruction.opcode.removesuffix("-start")
+    users = computation.users[instruction.name]
+    if kind == "all-reduce" and users and instruction.name != computation.root:
+        if all(user.opcode == "dynamic-slice" for user in users):
+            return "reduce-scatter"
+    return kind
+
+
+def _once_a_channel(program: Program) -> Iterator[tuple[Computation, Instruction, float]]:
+    """Each collective once: one that is spread over several fusions, so that products hide it,
+    stands in all of them under one channel. Its start runs as often as it does.
+    """
+    least: dict[str, tuple[Computation, Instruction, float]] = {}
+    for computation, instruction, runs in _running(program):
+        if instruction.opcode.removesuffix("-start") not in _KINDS:
+            continue
+        channel = instruction.attribute("channel_id") or instruction.name
+        if channel not in least or runs < least[channel][2]:
+            least[channel] = (computation, instruction, runs)
+    return iter(least.values())
+
+
+def _sent(kind: str, size: int, computation: Computation, instruction: Instruction) -> float:
+    given = sum(array.bytes for array in _given(computation, instruction))
+    if kind == "collective-permute":
+        return given
+    share = (size - 1) / size
+    if kind == "all-gather":
+        return given * (size - 1)
+    return given * (2 * share if kind == "all-reduce" else share)
+
+
+def _groups(instruction: Instruction, devices: int) -> tuple[tuple[int, ...], ...]:
+    """Who takes part with whom: the pairs of a permutation, the groups of the others."""
+    text = instruction.attributes
+    pairs = re.search(r"source_target_pairs=\{(.*?)\}\}", text)
+    if pairs:
+        return _listed(pairs[1])
+    tiled = re.search(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", text)
+    if tiled:
+        order = np.arange(devices).reshape([int(n) for n in tiled[3].split(",")])
+        if tiled[4]:
+            order = order.transpose([int(n) for n in tiled[4].split(",")])
+        return _tuples(order.reshape(int(tiled[1]), int(tiled[2])))
+    meshed = re.search(r"replica_groups=mesh\[(.*?)\] *(?:device_ids=\([^)]*\) *)?\{(.*?)\}", text)
+    if meshed:
+        return _of_mesh(meshed[1], meshed[2])
+    listed = re.search(r"replica_groups=\{(\{.*?\})\}", text)
+    if listed:
+        return _listed(listed[1])
+    return (tuple(range(devices)),)  # no groups: all with all
+
+
+def _listed(text: str) -> tuple[tuple[int, ...], ...]:
+    return tuple(
+        tuple(int(n) for n in group.split(",") if n.strip())
+        for group in re.findall(r"\{([\d, ]*)\}?", text)
+    )
+
+
+def _of_mesh(axes: str, over: str) -> tuple[tuple[int, ...], ...]:
+    sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", axes)}
+    names = re.findall(r"'([^']+)'", over)
+    if not set(names) <= set(sizes):
+        raise LabError(f"HLO: replica_groups=mesh[{axes}] {{{over}}} is not understood")
+    order = np.arange(math.prod(sizes.values())).reshape(tuple(sizes.values()))
+    kept = [at for at, name in enumerate(sizes) if name not in names]
+    moved = order.transpose(kept + [list(sizes).index(name) for name in names])
+    return _tuples(moved.reshape(-1, math.prod(sizes[name] for name in names)))
+
+
+def _tuples(array: np.ndarray) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(int(n) for n in row) for row in array)
+
+
+def _key(groups: Sequence[Sequence[int]]) -> frozenset[frozenset[int]]:
+    return frozenset(frozenset(group) for group in groups)
+
+
+def _named_groups(mesh: Mapping[str, int]) -> dict[frozenset[frozenset[int]], str]:
+    """The groups of every set of axes, by the fewest axes."""
+    names = [name for name, size in mesh.items() if size > 1]
+    order = np.arange(math.prod(mesh.values())).reshape(tuple(mesh.values()))
+    found: dict[frozenset[frozenset[int]], str] = {}
+    for mask in range(1, 2 ** len(names)):
+        over = [name for at, name in enumerate(names) if mask >> at & 1]
+        last = [list(mesh).index(name) for name in over]
+        kept = [at for at in range(len(mesh)) if at not in last]
+        groups = order.transpose(kept + last).reshape(-1, math.prod(mesh[name] for name in over))
+        found.setdefault(_key(_tuples(groups)), "+".join(over))
+    return found
+
+
+def _axes_of_pairs(pairs: Sequence[Sequence[int]], mesh: Mapping[str, int]) -> str:
+    """Along which axes the two of a pair differ, over all pairs."""
+    sizes = tuple(mesh.values())
+    ends = np.array([pair for pair in pairs if len(pair) == 2])
+    if not len(ends):
+        return "none"
+    places = np.stack(np.unravel_index(ends, sizes))  # (axes, pairs, 2)
+    differ = np.any(places[:, :, 0] != places[:, :, 1], axis=1)
+    return "+".join(name for name, d in zip(mesh, differ, strict=True) if d) or "none"
+
+
+__all__ = ["Collective", "arrays_of", "collectives", "hbm_bytes", "product_flops"]
