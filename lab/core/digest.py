@@ -33,8 +33,8 @@ def named_leaves(tree: Any) -> dict[str, Any]:
 def host_copies(named: dict[str, Any]) -> dict[str, np.ndarray]:
     """Copies of the global values in host memory, which no later donation can overwrite.
 
-    The multi-process case ends here: an array of which this process holds only a part has no
-    value to copy or to digest, and raises LabError.
+    Raises LabError for an array of which this process holds only a part: lab/core/shared_store.py
+    saves those.
     """
     for path, leaf in named.items():
         if not getattr(leaf, "is_fully_addressable", True):
@@ -61,14 +61,27 @@ def file_digest(path: Path) -> str:
 def tree_sha256(tree: Any) -> str:
     """SHA-256 (hex) of all leaves of a tree: their paths, dtypes, shapes and values.
 
-    The same under every sharding and for jax and numpy arrays alike. Raises LabError as
-    `named_leaves` and `host_copies` do.
+    The same under every sharding, on any number of processes, and for jax and numpy arrays alike.
+    Leaves that lie on several processes are gathered one at a time, by all of them together: a host
+    needs room for the largest. Raises LabError as `named_leaves` does.
     """
     total = hashlib.sha256()
-    for path, array in sorted(host_copies(named_leaves(tree)).items()):
+    for path, leaf in sorted(named_leaves(tree).items()):
+        array = _gathered(leaf)
         total.update(f"{path}\n{array.dtype.name}\n{array.shape}\n".encode())
         total.update(_row_major_bytes(array))
     return total.hexdigest()
+
+
+def _gathered(leaf: Any) -> np.ndarray:
+    """The global value of a leaf; where it lies on several processes all of them call this."""
+    if getattr(leaf, "is_fully_addressable", True):
+        return np.asarray(leaf)
+    if leaf.is_fully_replicated:
+        return np.asarray(leaf.addressable_data(0))
+    from jax.experimental import multihost_utils
+
+    return multihost_utils.process_allgather(leaf, tiled=True)
 
 
 def _row_major_bytes(array: np.ndarray) -> memoryview:

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,20 @@ SCHEMA = "lab.checkpoint/1"
 # after reading, and to read the file twice would cost more than the whole verification may.
 WHOLE_FILE_BYTES = 4 * 2**20
 
+
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """The part of a list that falls to one of several processes."""
+
+    index: int
+    count: int
+
+    def of(self, names: Sequence[str]) -> list[str]:
+        """Every `count`th name, from `index` on."""
+        return list(names[self.index :: self.count])
+
+
+ALL = Share(0, 1)
 Metrics = Mapping[str, float | int | str | np.generic]
 
 
@@ -33,7 +47,7 @@ class Manifest:
 
     step: int
     metrics: dict[str, Any]
-    digests: dict[str, dict[str, Any]]  # leaf path: shape, dtype, xxh3_128
+    digests: dict[str, dict[str, Any]]  # leaf path: shape, dtype, xxh3_128 (null: by the files)
     files: dict[str, dict[str, Any]]  # path in the folder: bytes, xxh3_128 (null: length only)
 
 
@@ -45,12 +59,39 @@ def describe(
         step=step,
         metrics=metrics,
         digests={path: _describe_array(array) for path, array in arrays.items()},
-        files={
-            path.relative_to(folder).as_posix(): _describe_file(path)
-            for path in sorted(folder.rglob("*"))
-            if path.is_file()
-        },
+        files={name: _describe_file(folder / name) for name in _files(folder)},
     )
+
+
+def describe_share(folder: Path, share: Share) -> dict[str, dict[str, Any]]:
+    """One process's share of the files, each with the digest of all its bytes."""
+    return {name: _describe_file(folder / name, whole=True) for name in share.of(_files(folder))}
+
+
+def describe_shared(
+    folder: Path,
+    shares: Sequence[Mapping[str, dict[str, Any]]],
+    *,
+    step: int,
+    metrics: dict[str, Any],
+    leaves: Mapping[str, Any],
+    arrays: Mapping[str, np.ndarray],
+) -> Manifest:
+    """The manifest of what several processes wrote and described.
+
+    A leaf in `arrays` (the values in memory) has a digest of its values. The others lie in parts
+    on several processes: what vouches for them are the files.
+    """
+    files = {name: found for share in shares for name, found in share.items()}
+    for name in _files(folder):  # one that another machine did not see yet
+        files.setdefault(name, _describe_file(folder / name, whole=True))
+    digests = {
+        path: _describe_array(arrays[path])
+        if path in arrays
+        else {"shape": list(leaf.shape), "dtype": leaf.dtype.name, "xxh3_128": None}
+        for path, leaf in leaves.items()
+    }
+    return Manifest(step=step, metrics=metrics, digests=digests, files=dict(sorted(files.items())))
 
 
 def strict_metrics(metrics: Metrics) -> dict[str, Any]:
@@ -111,10 +152,34 @@ def leaf_size(folder: Path, leaf: str, axis: int, *, of: str) -> int:
         raise LabError(f"{folder}: not a checkpoint of a {of} of this laboratory") from None
 
 
-def check_files(folder: Path, manifest: Manifest) -> None:
+def check_structure(
+    wanted: Mapping[str, Any], manifest: Manifest, *, folder: Path, part: bool
+) -> None:
+    """Raise LabError where the checkpoint is of another tree than `wanted`, shapes by leaf path.
+
+    With `part` it may hold more.
+    """
+    saved = {p: digest for p, digest in manifest.digests.items() if p in wanted or not part}
+    odd = f"{folder}: the checkpoint is of another tree: leaf"
+    for path in sorted(set(wanted) | set(saved)):
+        if path not in saved:
+            raise LabError(f'{odd} "{path}" is not in it')
+        if path not in wanted:
+            raise LabError(f'{odd} "{path}" is in it and not expected')
+        expected = (list(wanted[path].shape), np.dtype(wanted[path].dtype).name)
+        found = (saved[path]["shape"], saved[path]["dtype"])
+        if found != expected:
+            raise LabError(f'{odd} "{path}" is {_kind(*found)} in it, {_kind(*expected)} expected')
+
+
+def _kind(shape: list[int], dtype: str) -> str:
+    return f"{dtype}[{','.join(map(str, shape))}]"
+
+
+def check_files(folder: Path, manifest: Manifest, *, share: Share = ALL) -> None:
     """Raise Damaged at the first file that is missing, of another length or of other bytes."""
-    for name, expected in manifest.files.items():
-        path = folder / name
+    for name in share.of(sorted(manifest.files)):
+        path, expected = folder / name, manifest.files[name]
         try:
             size = path.stat().st_size
             digest = file_digest(path) if expected["xxh3_128"] else None
@@ -131,11 +196,33 @@ def check_arrays(arrays: Mapping[str, np.ndarray], manifest: Manifest) -> None:
     if set(arrays) != set(manifest.digests):
         raise Damaged(f'leaf "{min(set(arrays) ^ set(manifest.digests))}": missing or not expected')
     for path, array in arrays.items():
-        expected = manifest.digests[path]
-        if list(array.shape) != expected["shape"] or array.dtype.name != expected["dtype"]:
-            raise Damaged(f'leaf "{path}": the shape or dtype differs')
-        if array_digest(array) != expected["xxh3_128"]:
-            raise Damaged(f'leaf "{path}": the digest of its values differs')
+        check_array(path, array, manifest)
+
+
+def check_array(path: str, array: np.ndarray, manifest: Manifest) -> None:
+    """Raise Damaged where a leaf is not as it was written; some have no digest of their values."""
+    expected = manifest.digests[path]
+    if list(array.shape) != expected["shape"] or array.dtype.name != expected["dtype"]:
+        raise Damaged(f'leaf "{path}": the shape or dtype differs')
+    if expected["xxh3_128"] and array_digest(array) != expected["xxh3_128"]:
+        raise Damaged(f'leaf "{path}": the digest of its values differs')
+
+
+def empty_leaves(manifest: Manifest) -> dict[str, np.ndarray]:
+    """The leaves without values, which Orbax does not hold."""
+    return {path: leaf.copy() for path, leaf in _hollow(manifest).items() if not leaf.size}
+
+
+def placeholders(manifest: Manifest) -> dict[str, np.ndarray]:
+    """A hollow array for each leaf with values: its shape and dtype, no memory."""
+    return {path: leaf for path, leaf in _hollow(manifest).items() if leaf.size}
+
+
+def _hollow(manifest: Manifest) -> dict[str, np.ndarray]:
+    return {
+        path: np.broadcast_to(np.zeros((), np.dtype(digest["dtype"])), digest["shape"])
+        for path, digest in manifest.digests.items()
+    }
 
 
 def _describe_array(array: np.ndarray) -> dict[str, Any]:
@@ -146,9 +233,14 @@ def _describe_array(array: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _describe_file(path: Path) -> dict[str, Any]:
+def _files(folder: Path) -> list[str]:
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+
+
+def _describe_file(path: Path, *, whole: bool = False) -> dict[str, Any]:
     size = path.stat().st_size
-    whole = path.parent.name != "d" or size <= WHOLE_FILE_BYTES  # Orbax: d/ holds array data
+    # Orbax: d/ holds array data
+    whole = whole or path.parent.name != "d" or size <= WHOLE_FILE_BYTES
     return {"bytes": size, "xxh3_128": file_digest(path) if whole else None}
 
 

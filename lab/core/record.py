@@ -50,9 +50,14 @@ def finished(rows: list[dict[str, Any]]) -> bool:
 
 
 class Record:
-    """The open record of one run; one process writes it."""
+    """The open record of one run; one process writes it.
 
-    def __init__(self, path: pathlib.Path, header: Mapping[str, Any], *, step: int):
+    Other processes of the job follow: they know the same rows at its opening, and write none.
+    """
+
+    def __init__(
+        self, path: pathlib.Path, header: Mapping[str, Any], *, step: int, follows: bool = False
+    ):
         """Open or begin the record and drop what comes after `step`, the step restored."""
         self._path = path
         rows = read_rows(path)
@@ -63,8 +68,10 @@ class Record:
             raise LabError(f"{path}: missing, but a checkpoint of step {step} is there")
         first = {**rows[0]} if rows else header
         kept = [r for r in rows[1:] if r["kind"] != "end" and r["step"] <= step] if step else []
-        self._rewrite([first, *kept])
-        self._file = open(path, "a", encoding="utf-8")
+        self._file = None
+        if not follows:
+            self._rewrite([first, *kept])
+            self._file = open(path, "a", encoding="utf-8")
         self.steps = {kind: [r["step"] for r in kept if r["kind"] == kind] for kind in _ROWS}
 
     def _rewrite(self, rows: list[Mapping[str, Any]]) -> None:
@@ -80,16 +87,19 @@ class Record:
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Write one row and hand it to the operating system, so that a kill cannot lose it."""
-        self._file.write(_line(row))
-        self._file.flush()
+        if self._file:
+            self._file.write(_line(row))
+            self._file.flush()
 
     def sync(self) -> None:
         """Force the rows to the disk; before a checkpoint that stands for them."""
-        os.fsync(self._file.fileno())
+        if self._file:
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        if self._file:
+            self._file.close()
 
 
 _ROWS = ("train", "evaluation")

@@ -8,13 +8,13 @@ manifest and falls back to the newest step that is as it was written.
 
 import contextlib
 import dataclasses
+import functools
 import logging
-import os
-import re
+import math
 import shutil
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -24,13 +24,21 @@ import numpy as np
 
 from lab.core import manifest as manifests
 from lab.core.digest import host_copies, named_leaves, tree_sha256
-from lab.core.errors import LabError
+from lab.core.errors import LabError, NotSaved
 from lab.core.manifest import Damaged, Manifest, Metrics
+from lab.core.step_folders import (
+    DELETING,
+    REPLACED,
+    SAVING,
+    make_writable,
+    numbered,
+    one_line,
+    remove_leftovers,
+    sync,
+)
 
 __all__ = ["Restored", "Skipped", "Store", "tree_sha256"]
 
-# What a killed process may leave behind. The dot keeps them out of every listing of steps.
-_SAVING, _REPLACED, _DELETING = ".saving-", ".replaced-", ".deleting-"
 _LATE_READS_S = 0.1
 
 
@@ -79,9 +87,12 @@ class Store:
         self._damaged: set[int] = set()  # steps that a restore found not to be good
         self._pending: Future[None] | None = None
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
-        if writable:
-            _make_writable(self._directory)
-            _remove_leftovers(self._directory)
+        self._open()
+
+    def _open(self) -> None:
+        if self._writable:
+            make_writable(self._directory)
+            remove_leftovers(self._directory)
 
     def __enter__(self) -> Self:
         return self
@@ -105,14 +116,13 @@ class Store:
         if step < 0:
             raise LabError(f"{self._directory}: step {step}: 0 or more is expected")
         self.wait()
-        arrays = host_copies(named_leaves(tree))
-        if not any(array.size for array in arrays.values()):
-            raise LabError(f"step {step}: the tree holds no values to save")
-        for path, array in arrays.items():
-            if not array.dtype.isnative:  # Orbax swaps the bytes: not those of the digest
-                raise LabError(f'leaf "{path}" is of {array.dtype.str}: only native byte order')
-        strict = manifests.strict_metrics(metrics)
-        self._pending = self._writer.submit(self._write, int(step), arrays, strict)
+        self._pending = self._writer.submit(self._begin(int(step), named_leaves(tree), metrics))
+
+    def _begin(self, step: int, named: dict[str, Any], metrics: Metrics) -> Callable[[], None]:
+        """Copy what is to be saved, so that it may change; the rest is the thread's."""
+        arrays = host_copies(named)
+        check_leaves(arrays, step=step)
+        return functools.partial(self._write, step, arrays, manifests.strict_metrics(metrics))
 
     def wait(self) -> None:
         """Wait for the running save, if any; raises LabError where it failed."""
@@ -156,7 +166,7 @@ class Store:
         `step` is not, and where the checkpoint is of another tree than `like`.
         """
         self.wait()
-        folders = self._folders()
+        folders = self._candidates()
         if step is not None and step not in folders:
             listed = ", ".join(map(str, folders)) or "none"
             raise LabError(f"{self._directory}: no step {step}; there are {listed}")
@@ -164,7 +174,7 @@ class Store:
         skipped: list[Skipped] = []
         for candidate in candidates:
             try:
-                manifest = manifests.read(self._folder(candidate))
+                manifest = self._read_manifest(candidate)
                 tree = self._restore_tree(like, manifest, part=part)
             except Damaged as damage:
                 skipped.append(Skipped(candidate, str(damage)))
@@ -176,12 +186,18 @@ class Store:
         reasons = "; ".join(f"step {s.step}: {s.reason}" for s in skipped)
         raise LabError(f"{self._directory}: no good checkpoint: {reasons}")
 
+    def _candidates(self) -> tuple[int, ...]:
+        return self._folders()
+
+    def _read_manifest(self, step: int) -> Manifest:
+        return manifests.read(self._folder(step))
+
     def _restore_tree(self, like: Any, manifest: Manifest, *, part: bool) -> Any:
         import jax
 
         folder = self._folder(manifest.step)
         wanted = named_leaves(like)
-        _check_structure(wanted, manifest, folder=folder, part=part)
+        manifests.check_structure(wanted, manifest, folder=folder, part=part)
         manifests.check_files(folder, manifest)
         arrays = _read_arrays(folder, manifest)
         manifests.check_arrays(arrays, manifest)
@@ -189,37 +205,40 @@ class Store:
         return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
     def _write(self, step: int, arrays: dict[str, np.ndarray], metrics: dict[str, Any]) -> None:
-        temporary = self._directory / f"{_SAVING}{step}"
+        temporary = self._temporary(step)
         try:
             _write_arrays(temporary, arrays)
             manifest = manifests.describe(temporary, step=step, metrics=metrics, arrays=arrays)
             manifests.write(temporary, manifest)
             self._commit(temporary, step)
         except (OSError, ValueError, RuntimeError) as error:
-            raise LabError(self._not_saved(step, error)) from error
+            raise NotSaved(self._not_saved(step, error)) from error
+        self._tidy(step)
+
+    def _tidy(self, step: int) -> None:
         self._damaged.discard(step)
         try:
             self._delete_old(step)
         except OSError as error:
-            raise LabError(f"{self._directory}: an old step stays: {_one_line(error)}") from error
+            raise NotSaved(f"{self._directory}: an old step stays: {one_line(error)}") from error
 
     def _not_saved(self, step: int, error: Exception) -> str:
         """Tidy up after a failed save; one line that says why, whatever else fails meanwhile."""
-        line = f"{self._folder(step)}: not saved: {_one_line(error)}"
+        line = f"{self._folder(step)}: not saved: {one_line(error)}"
         try:
-            _remove_leftovers(self._directory)
+            remove_leftovers(self._directory)
             return f"{line}; saved steps: {', '.join(map(str, self.steps())) or 'none'}"
         except LabError as second:
             return f"{line}; then {second}"
 
     def _commit(self, temporary: Path, step: int) -> None:
         folder = self._folder(step)
-        replaced = self._directory / f"{_REPLACED}{step}"
-        _sync(temporary)
+        replaced = self._directory / f"{REPLACED}{step}"
+        sync(temporary)
         if folder.exists():
             folder.rename(replaced)  # a kill before the next line: opening puts it back
         temporary.rename(folder)
-        _sync(self._directory)
+        sync(self._directory)
         shutil.rmtree(replaced, ignore_errors=True)
 
     def _delete_old(self, newest: int) -> None:
@@ -234,70 +253,32 @@ class Store:
         for step in self._folders():
             due = step in committed and self._keep_every and step % self._keep_every == 0
             if step < last[0] and not due:
-                doomed = self._directory / f"{_DELETING}{step}"
+                doomed = self._directory / f"{DELETING}{step}"
                 self._folder(step).rename(doomed)  # never a half-deleted step under its number
                 shutil.rmtree(doomed)
 
     def _folder(self, step: int) -> Path:
         return self._directory / str(step)
 
+    def _temporary(self, step: int) -> Path:
+        return self._directory / f"{SAVING}{step}"
+
     def _folders(self) -> tuple[int, ...]:
         if not self._directory.is_dir():
             return ()
         try:
-            return tuple(sorted(_numbered(self._directory)))
+            return tuple(sorted(numbered(self._directory)))
         except OSError as error:
             raise LabError(f"{self._directory}: not readable: {error.strerror}") from error
 
 
-def _numbered(directory: Path) -> Iterator[int]:
-    for path in directory.iterdir():
-        name = path.name
-        if name.isascii() and name.isdecimal() and str(int(name)) == name and path.is_dir():
-            yield int(name)
-
-
-def _make_writable(directory: Path) -> None:
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise LabError(f"{directory}: cannot be made: {error.strerror}") from error
-    if not os.access(directory, os.W_OK | os.X_OK, effective_ids=True):
-        raise LabError(f"{directory}: cannot be written to, no checkpoint can be saved there")
-
-
-def _remove_leftovers(directory: Path) -> None:
-    """Remove what a save or a deletion that was cut off left; bring back a step half replaced."""
-    for replaced in directory.glob(f"{_REPLACED}*"):
-        folder = directory / replaced.name.removeprefix(_REPLACED)
-        try:
-            if not folder.exists():
-                replaced.rename(folder)
-        except OSError as error:
-            raise LabError(f"{replaced}: cannot be brought back: {_one_line(error)}") from error
-    for prefix in (_SAVING, _REPLACED, _DELETING):
-        for path in directory.glob(f"{prefix}*"):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _check_structure(
-    wanted: dict[str, Any], manifest: Manifest, *, folder: Path, part: bool
-) -> None:
-    saved = {p: digest for p, digest in manifest.digests.items() if p in wanted or not part}
-    odd = f"{folder}: the checkpoint is of another tree: leaf"
-    for path in sorted(set(wanted) | set(saved)):
-        if path not in saved:
-            raise LabError(f'{odd} "{path}" is not in it')
-        if path not in wanted:
-            raise LabError(f'{odd} "{path}" is in it and not expected')
-        expected = (list(wanted[path].shape), np.dtype(wanted[path].dtype).name)
-        found = (saved[path]["shape"], saved[path]["dtype"])
-        if found != expected:
-            raise LabError(f'{odd} "{path}" is {_kind(*found)} in it, {_kind(*expected)} expected')
-
-
-def _kind(shape: list[int], dtype: str) -> str:
-    return f"{dtype}[{','.join(map(str, shape))}]"
+def check_leaves(leaves: dict[str, Any], *, step: int) -> None:
+    """Raises LabError for what a checkpoint cannot hold."""
+    if not any(leaf.size for leaf in leaves.values()):
+        raise LabError(f"step {step}: the tree holds no values to save")
+    for path, leaf in leaves.items():
+        if not leaf.dtype.isnative:  # Orbax swaps the bytes: not those of the digest
+            raise LabError(f'leaf "{path}" is of {leaf.dtype.str}: only native byte order')
 
 
 def _orbax() -> Any:
@@ -319,25 +300,54 @@ def _not_of_orbax(record: logging.LogRecord) -> bool:
 
 
 def _write_arrays(folder: Path, arrays: dict[str, np.ndarray]) -> None:
+    with _saving_context():
+        _orbax().save(folder, {path: array for path, array in arrays.items() if array.size})
+
+
+def start_writing(folder: Path, leaves: dict[str, Any], *, processes: int) -> Any:
+    """Copy this process's shards and begin to write them; `.result(timeout=)` waits for all.
+
+    Every process calls it, from the thread that also starts their computations: Orbax compares
+    the folder's name by a collective of the devices. What comes after it waits without one.
+    """
+    with _saving_context(set(range(processes))):
+        return _orbax().save_async(folder, {p: leaf for p, leaf in leaves.items() if leaf.size})
+
+
+def _saving_context(processes: set[int] | None = None) -> Any:
     ocp = _orbax()
-    context = ocp.Context()
+    whom = ocp.options.MultiprocessingOptions(active_processes=processes)
+    context = ocp.Context(multiprocessing_options=whom)
     # Weights are noise to a compressor: 8 % smaller here, and about twice as slow to restore.
     context.array.saving.use_compression = False
+    return context
+
+
+def read_shards(folder: Path, wanted: dict[str, Any], *, process: int) -> dict[str, Any]:
+    """The wanted leaves with values; others may be in the folder. Waits for no other process.
+
+    A jax.ShapeDtypeStruct with a sharding becomes a jax array, of which this process reads its
+    shards only; a numpy array becomes one.
+    """
+    ocp = _orbax()
+    alone = ocp.options.MultiprocessingOptions(primary_host=process, active_processes={process})
+    context = ocp.Context(multiprocessing_options=alone)
+    context.pytree.loading.partial_load = True
     with context:
-        ocp.save(folder, {path: array for path, array in arrays.items() if array.size})
+        return _load(folder, {path: leaf for path, leaf in wanted.items() if math.prod(leaf.shape)})
 
 
 def _read_arrays(folder: Path, manifest: Manifest) -> dict[str, np.ndarray]:
     """All leaves on the host; those without values are not in Orbax, which refuses them."""
+    return _load(folder, manifests.placeholders(manifest)) | manifests.empty_leaves(manifest)
+
+
+def _load(folder: Path, like: dict[str, Any]) -> dict[str, Any]:
     try:
         with _without_late_tracebacks():
-            arrays = dict(_orbax().load(folder))
+            return dict(_orbax().load(folder, like))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise Damaged(f"Orbax cannot read it: {_one_line(error)}") from error
-    for path, digest in manifest.digests.items():
-        if 0 in digest["shape"]:
-            arrays[path] = np.zeros(digest["shape"], np.dtype(digest["dtype"]))
-    return arrays
+        raise Damaged(f"Orbax cannot read it: {one_line(error)}") from error
 
 
 @contextlib.contextmanager
@@ -379,22 +389,3 @@ def _place(arrays: list[np.ndarray], like: list[Any]) -> list[Any]:
     for i, leaf in zip(on_device, placed, strict=True):
         leaves[i] = leaf
     return leaves
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _one_line(error: BaseException) -> str:
-    """The reason, where the system gave one (TensorStore hides it at the end); else the text."""
-    code = re.search(r"os_error_code='(\d+)'", str(error))
-    if code:
-        return os.strerror(int(code[1]))
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 200 else text[:197] + "..."

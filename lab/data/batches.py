@@ -1,14 +1,15 @@
 """Batches as pure functions of the step: nothing about the data order has to be saved.
 
-The order is that of one global stream, shuffled anew for each epoch before it is cut for hosts:
-host h of H takes rows h, h + H, h + 2H, ... of each global batch, so the global batch is the same
-for any number of hosts.
+The order is that of one global stream, shuffled anew for each epoch before it is cut for hosts: a
+host is given the places in the global batch that its devices hold, and makes those rows only. So
+the global batch, in its order, is the same for any number of hosts.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -21,7 +22,8 @@ Batch = dict[str, np.ndarray]  # tokens (b, T) uint8 or int32, label (b,) int32,
 class Batches:
     """Training batches without end: each epoch is a new permutation of all examples.
 
-    A batch may hold the end of one epoch and the start of the next. batch_size is global.
+    A batch may hold the end of one epoch and the start of the next. batch_size is global; `places`
+    are those of its rows that are made here (None: all).
     """
 
     def __init__(
@@ -30,38 +32,36 @@ class Batches:
         *,
         seed: int,
         batch_size: int,
-        host: int = 0,
-        hosts: int = 1,
+        places: Sequence[int] | np.ndarray | None = None,
     ):
         import grain
 
-        _check_hosts(batch_size, host, hosts)
+        self._places = _checked_places(batch_size, places)
         self.examples = len(rows)
         self.batch_size = batch_size
         self._rows = rows
-        self._seed, self._host, self._hosts = seed, host, hosts
-        order = grain.MapDataset.range(len(rows)).seed(seed).shuffle().repeat()
-        indices = order[host::hosts].batch(batch_size // hosts, batch_fn=np.asarray)
-        self._batches = indices.map_with_index(self._batch)
+        self._seed = seed
+        self._order = grain.MapDataset.range(len(rows)).seed(seed).shuffle().repeat()
+        self._batches = grain.MapDataset.range(sys.maxsize).map(self._batch)
 
-    def _batch(self, step: int, indices: np.ndarray) -> Batch:
+    def _batch(self, step: int) -> Batch:
+        first = step * self.batch_size
+        indices = np.asarray([self._order[first + place] for place in self._places.tolist()])
         rows = self._rows.rows(indices, self._views(step))
         return _as_batch(rows, np.ones(len(indices), np.float32))
 
     def _views(self, step: int) -> np.ndarray | None:
-        """Which view of each of this host's images: drawn for the global batch, then cut."""
+        """Which view of each of these images: drawn for the global batch, then cut."""
         if self._rows.views == 1:
             return None
         draws = np.random.Generator(np.random.Philox(key=[self._seed, step]))
-        return draws.integers(self._rows.views, size=self.batch_size)[self._host :: self._hosts]
+        return draws.integers(self._rows.views, size=self.batch_size)[self._places]
 
     def at(self, step: int) -> Batch:
-        """This host's rows of the batch of a step."""
+        """The rows made here of the batch of a step."""
         if step < 0:
             raise IndexError(f"step {step} is negative")
-        batch = self._batches[step]
-        assert batch is not None  # Grain's type allows for filtered elements; nothing filters here
-        return batch
+        return self._batch(step)
 
     @contextlib.contextmanager
     def prefetched(self, start: int, stop: int, *, ahead: int = 4) -> Iterator[Iterator[Batch]]:
@@ -86,17 +86,15 @@ class ValidationBatches:
         *,
         examples: int,
         batch_size: int,
-        host: int = 0,
-        hosts: int = 1,
+        places: Sequence[int] | np.ndarray | None = None,
     ):
-        _check_hosts(batch_size, host, hosts)
+        self._places = _checked_places(batch_size, places)
         if not 1 <= examples <= len(rows):
             raise LabError(
                 f"validation: {examples} examples are not there; allowed: 1 to {len(rows)}"
             )
         self.examples = examples
         self.batch_size = batch_size
-        self._host, self._hosts = host, hosts
         self._rows = rows
 
     def __len__(self) -> int:
@@ -106,17 +104,21 @@ class ValidationBatches:
         return (self.at(index) for index in range(len(self)))
 
     def at(self, index: int) -> Batch:
-        """This host's rows of one batch; padding has tokens 0, label 0 and weight 0."""
+        """The rows made here of one batch; padding has tokens 0, label 0 and weight 0."""
         if not 0 <= index < len(self):
             raise IndexError(f"batch {index} is not in [0, {len(self)})")
-        first = index * self.batch_size
-        wanted = np.arange(first + self._host, first + self.batch_size, self._hosts)
-        weight = (wanted < self.examples).astype(np.float32)
+        wanted = index * self.batch_size + self._places
+        weight = self.weights(index)[self._places]
         batch = _as_batch(self._rows.rows(np.minimum(wanted, self.examples - 1)), weight)
         padding = weight == 0
         batch["tokens"][padding] = 0
         batch["label"][padding] = 0
         return batch
+
+    def weights(self, index: int) -> np.ndarray:
+        """The weights of all rows of one batch, wherever they are made: float32 (batch_size,)."""
+        number = index * self.batch_size + np.arange(self.batch_size)
+        return (number < self.examples).astype(np.float32)
 
 
 def validation_batches(
@@ -124,20 +126,22 @@ def validation_batches(
     *,
     batch_size: int,
     examples: int | None = None,
-    host: int = 0,
-    hosts: int = 1,
+    places: Sequence[int] | np.ndarray | None = None,
 ) -> ValidationBatches:
     """Batches over the first examples of the rows, or over all of them."""
     count = len(rows) if examples is None else examples
-    return ValidationBatches(rows, examples=count, batch_size=batch_size, host=host, hosts=hosts)
+    return ValidationBatches(rows, examples=count, batch_size=batch_size, places=places)
 
 
 def _as_batch(rows: Rows, weight: np.ndarray) -> Batch:
     return {"tokens": rows.tokens, "label": rows.labels, "weight": weight}
 
 
-def _check_hosts(batch_size: int, host: int, hosts: int) -> None:
-    if batch_size < 1 or hosts < 1 or batch_size % hosts:
-        raise LabError(f"batch_size {batch_size} on {hosts} hosts: allowed: a multiple of {hosts}")
-    if not 0 <= host < hosts:
-        raise LabError(f"host {host} of {hosts}: allowed: 0 to {hosts - 1}")
+def _checked_places(batch_size: int, places: Sequence[int] | np.ndarray | None) -> np.ndarray:
+    """The places as an array; raises LabError for none, and for one outside the batch."""
+    if batch_size < 1:
+        raise LabError(f"batch_size {batch_size}: allowed: 1 or more")
+    found = np.arange(batch_size) if places is None else np.asarray(places, np.int64)
+    if not found.size or found.min() < 0 or found.max() >= batch_size:
+        raise LabError(f"places {found.tolist()}: allowed: some of 0 to {batch_size - 1}")
+    return found

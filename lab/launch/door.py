@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from configs.layouts import LAYOUTS
 from lab.core.config import AnyRun, RunConfig, admit
-from lab.core.errors import ExitCode, LabError, Stopped
+from lab.core.errors import ExitCode, LabError, NotSaved, Stopped
 from lab.core.fields import nearest, overlay
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -23,16 +23,25 @@ def leave(main: Callable[[Sequence[str]], ExitCode]) -> NoReturn:
     """Run a command; bad input becomes one line on standard error and exit code 2."""
     try:
         code = main(sys.argv[1:])
-    except LabError as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = ExitCode.BAD_INPUT
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
-        code = ExitCode.BAD_INPUT
+    except (LabError, OSError) as error:
+        print(f"error: {error_line(error)}", file=sys.stderr)
+        code = error_code(error)
     except (KeyboardInterrupt, Stopped):  # before the handlers stood: nothing was begun
         code = ExitCode.INTERRUPTED
     sys.exit(int(code))
+
+
+def error_line(error: LabError | OSError) -> str:
+    """What a user is told of it."""
+    if isinstance(error, LabError):
+        return str(error)
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}"
+
+
+def error_code(error: LabError | OSError) -> ExitCode:
+    """With which code a process leaves for it."""
+    return ExitCode.NOT_SAVED if isinstance(error, NotSaved) else ExitCode.BAD_INPUT
 
 
 class Parser(argparse.ArgumentParser):

@@ -1,5 +1,6 @@
 """One admitted run, from its config to its outcome: what `train` and every sweep worker call."""
 
+import dataclasses
 import functools
 import importlib.metadata
 import json
@@ -8,6 +9,7 @@ import pathlib
 import platform
 import shutil
 import subprocess
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -23,6 +25,7 @@ from lab.core.config import (
 from lab.core.errors import LabError, Stopped
 from lab.core.fields import plain
 from lab.core.layout import make_layout
+from lab.core.peers import Peers
 from lab.core.record import finished, read_rows
 from lab.launch.claim import HeldElsewhere, claimed
 from lab.launch.door import ROOT
@@ -37,19 +40,26 @@ def train_run(run: AnyRun, hooks: Hooks, watch: Watch) -> Outcome:
     A wish to stop while the data are prepared leaves at once: there is nothing to save.
     """
 
+    peers = Peers.of_jax()
+
     def watched(preparing: Preparing) -> None:
-        if hooks.should_stop():
+        if hooks.should_stop() and peers.count == 1:  # several stop together, in the loop
             raise Stopped
         watch(preparing)
 
     directory = run_directory(run)
-    with claimed(directory) as ours:
+    if not peers.leads:
+        ended = follow(run, peers)
+        return ended or Loop(make_job(run, watched), hooks).run()
+    checks: list[Callable[[], None]] = []
+    with claimed(directory, on_claim=checks.append) as ours:
         if not ours:
             raise HeldElsewhere(f"{directory}: another process is training this run")
-        rows = read_rows(directory / "record.jsonl")
-        if finished(rows):
-            end = rows[-1]
-            return Outcome(Status(end["status"]), end["step"], end.get("reason", "done before"))
+        hooks = _checked(hooks, checks[0])
+        ended = ended_before(directory)
+        lead(run, peers, ended)
+        if ended:
+            return ended
         write_config(directory, run)
         try:
             watched(Preparing("data"))
@@ -60,15 +70,67 @@ def train_run(run: AnyRun, hooks: Hooks, watch: Watch) -> Outcome:
         return Loop(job, hooks).run()
 
 
+def ended_before(directory: pathlib.Path) -> Outcome | None:
+    """How the run of a directory ended; None where it did not."""
+    rows = read_rows(directory / "record.jsonl")
+    if not finished(rows):
+        return None
+    end = rows[-1]
+    return Outcome(Status(end["status"]), end["step"], end.get("reason", "done before"))
+
+
+def lead(run: AnyRun, peers: Peers, ended: Outcome | None) -> None:
+    """Tell the other processes that the run is claimed, which it is, and whether it has ended."""
+    about = {"config": _shared_config(run), "ended": dataclasses.asdict(ended) if ended else None}
+    peers.tell("claim", json.dumps(about))
+
+
+def follow(run: AnyRun, peers: Peers) -> Outcome | None:
+    """Wait until process 0 holds the run; how it ended, or None.
+
+    Raises LabError where process 0 trains another.
+    """
+    about = json.loads(peers.hear("claim", 0))
+    for path, value in _shared_config(run).items():
+        if about["config"].get(path) != value:
+            raise LabError(
+                f"{path} = {value}: process 0 has {about['config'].get(path)}; all processes of a "
+                "run need the same command"
+            )
+    return Outcome(**about["ended"]) if about["ended"] else None
+
+
+def _shared_config(run: AnyRun) -> dict[str, Any]:
+    """What all processes of a run must have alike."""
+    execution = plain(run.execution)
+    del execution["workdir"]  # one folder may have two names
+    shared = {f"config.execution.{name}": value for name, value in execution.items()}
+    return {"the run's identity": identity(run), **shared}
+
+
+def _checked(hooks: Hooks, check: Callable[[], None]) -> Hooks:
+    """Hooks that look at the claim before every update, and leave where it is lost."""
+
+    def should_stop() -> bool:
+        check()
+        return hooks.should_stop()
+
+    return dataclasses.replace(hooks, should_stop=should_stop)
+
+
 def make_job(run: AnyRun, watch: Watch) -> Job:
     """The job of a run on this process's devices."""
     devices = jax.devices()
     wanted = run.execution.devices or len(devices)
-    if jax.process_count() > 1:
-        raise LabError(f"{jax.process_count()} processes: several hosts are not supported yet")
+    if jax.process_count() > 1 and wanted != len(devices):
+        raise LabError(
+            f"config.execution.devices = {wanted}: {jax.process_count()} processes have "
+            f"{len(devices)}; allowed: 0 (all)"
+        )
     if wanted > len(devices):
         raise LabError(f"config.execution.devices = {wanted}: {len(devices)} are here")
-    layout = make_layout(run.execution.layout, LAYOUTS, devices[:wanted])
+    execution = run.execution
+    layout = make_layout(execution.layout, LAYOUTS, devices[:wanted], tensor=execution.tensor)
     if isinstance(run, TokenizerRunConfig):
         return tokenizer_job(run, layout, watch)
     if isinstance(run, ClassifierRunConfig):
@@ -122,5 +184,6 @@ def environment() -> dict[str, Any]:
         **{name: importlib.metadata.version(name) for name in packages},
         "device_kind": jax.devices()[0].device_kind,
         "devices": len(jax.devices()),
+        "processes": jax.process_count(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
     }

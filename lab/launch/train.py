@@ -4,26 +4,36 @@ python -m lab.launch.train --config configs/elm.py:s3 --config.train.duration "2
 """
 
 import argparse
+import functools
 import sys
 import time
 import typing
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from lab.core.config import AnyRun
+from lab.core.config import AnyRun, run_directory
 from lab.core.errors import ExitCode, Stopped
 from lab.launch.door import Parser, leave, load_config, parse
 from lab.launch.next_command import after_run
+from lab.launch.place import add_flags, asked_place
 from lab.launch.signals import StopSignal
 
 if typing.TYPE_CHECKING:
-    from lab.train.loop import Progress
+    from lab.launch.hosts import Beat
+    from lab.train.loop import Outcome, Progress
 
 EPILOG = """example:
   python -m lab.launch.train --config configs/elm.py:s3 --config.train.duration "2e6 tokens"
 
-The same command goes on where a stopped run was. Exit codes: 0 finished, 2 bad input,
-3 diverged, 75 interrupted and saved (start me again)."""
+Several processes, on one machine or many that share the run's folder, train one run: on Cloud TPU,
+GKE and Slurm the same command everywhere, elsewhere also which process each one is:
+  python -m lab.launch.train --config configs/elm.py:s3 \\
+      --coordinator 10.0.0.1:1234 --processes 2 --process 0
+
+The same command goes on where a stopped run was. Exit codes: 0 finished, 1 a defect, 2 bad input,
+3 diverged, 4 a checkpoint could not be written; of several processes 5 one hangs, 6 one died
+(134 where that was process 0); 75 interrupted and saved. After 5, 6, 75 and 134 the same command
+goes on (docs/reliability.md)."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -41,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--parameters", action="store_true", help="print the table of parameters and leave"
     )
+    add_flags(made)
     made.add_argument(
         "--config.PATH", dest="unused", metavar="VALUE", help="any field, by its path"
     )
@@ -50,52 +61,71 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str]) -> ExitCode:
     """Train and say how it ended."""
     flags, overrides = parse(parser(), argv)
+    place = asked_place(flags)
     run = load_config(flags.config, overrides)
     with StopSignal() as signals:  # before jax, whose import takes a second
         from lab.launch.devices import set_up_jax
+        from lab.launch.hosts import alone_or_together, join
         from lab.launch.memory import keep_freed_memory
 
         keep_freed_memory()
-        set_up_jax(run.execution.devices)
+        set_up_jax(run.execution.devices, processes=place.processes if place else 1)
         if flags.parameters:
             return show_parameters(run, signals)
-        return train(run, signals)
+        if signals.came:
+            print("interrupted: before the first step; the same command begins it")
+            return ExitCode.INTERRUPTED
+        join(place)
+        return alone_or_together(
+            functools.partial(train, run, signals),
+            run_directory(run),
+            hang_timeout_s=flags.hang_timeout_s,
+        )
 
 
-def train(run: AnyRun, signals: StopSignal) -> ExitCode:
-    """Train the run, show it, and say how it ended."""
+def train(run: AnyRun, signals: StopSignal, beat: "Beat") -> ExitCode:
+    """Train the run, show it, and say how it ended; of several processes the first one speaks."""
     from rich.console import Console
     from rich.markup import escape
 
-    from lab.core.config import run_directory
+    from lab.core.peers import Peers
     from lab.launch.runner import train_run
     from lab.launch.tensorboard import event_writer
     from lab.launch.watch import RunBar
     from lab.train.loop import Hooks, Status
 
-    console = Console()
-    watchers = [event_writer(run_directory(run))] if run.execution.tensorboard else []
-    if signals.came:
-        print("interrupted: before the first step; the same command begins it")
-        return ExitCode.INTERRUPTED
+    speaks = Peers.of_jax().leads
+    console = Console(quiet=not speaks)
+    writes_events = run.execution.tensorboard and speaks
+    watchers = [event_writer(run_directory(run))] if writes_events else []
     with RunBar(console, name=run.name) as bar:
         hooks = Hooks(
             clock=time.monotonic,
             should_stop=lambda: signals.came,
             progress=to_all(bar.show, *watchers),
             warn=lambda line: console.print(f"[yellow]warning:[/] {escape(line)}", soft_wrap=True),
+            beat=beat,
         )
         outcome = train_run(run, hooks, bar.prepare)
+    if speaks:
+        say(run, outcome)
+    return {
+        Status.DIVERGED: ExitCode.DIVERGED,
+        Status.INTERRUPTED: ExitCode.INTERRUPTED,
+        Status.FINISHED: ExitCode.DONE,
+    }[outcome.status]
+
+
+def say(run: AnyRun, outcome: "Outcome") -> None:
+    """How the run ended, and what to do next."""
     directory = run_directory(run)
-    if outcome.status is Status.DIVERGED:
+    if outcome.status == "diverged":
         print(f"error: {directory}: {outcome.message}", file=sys.stderr)
-        return ExitCode.DIVERGED
-    if outcome.status is Status.INTERRUPTED:
+    elif outcome.status == "interrupted":
         print(f"interrupted: {outcome.message}; the same command goes on from there")
-        return ExitCode.INTERRUPTED
-    print(f"{outcome.status}: {directory} ({outcome.message})")
-    print(after_run(run))
-    return ExitCode.DONE
+    else:
+        print(f"{outcome.status}: {directory} ({outcome.message})")
+        print(after_run(run))
 
 
 def to_all(*watchers: "Callable[[Progress], None]") -> "Callable[[Progress], None]":

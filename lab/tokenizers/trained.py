@@ -214,7 +214,7 @@ class SplitTokenizer:
         With a key the bits are drawn; image i of the batch draws by number `first` + i of the key,
         whatever else is in the batch and however it is spread over devices.
         """
-        params = jax.device_put(self.trained.params, layout.replicated())
+        params = layout.replicate(self.trained.params)
         shape, subcodes = self.trained.image_shape, self.subcodes
         bits = self.trained.alphabet.kind is CodeKind.BITS
 

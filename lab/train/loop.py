@@ -9,6 +9,10 @@ The row of an update is written while the next one runs, so that the device neve
 host; before a save it is written first, so that a checkpoint never stands for rows that are
 missing. Data order, keys and the rate are functions of the step and are not saved. A wish to stop
 is seen before each update and between the batches of an evaluation, which is then made anew.
+
+Several processes run this loop alike, each with its devices' part of every batch; the first one
+writes the record. What only one of them knows (a signal, a clock) it wishes through an Agreement,
+and all see it before the same update; they do not stop inside an evaluation.
 """
 
 import dataclasses
@@ -21,10 +25,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lab.core.digest import tree_sha256
 from lab.core.errors import Stopped
 from lab.core.keys import Stream, key
+from lab.core.peers import Peers
 from lab.core.record import Record
-from lab.core.store import Skipped, Store, tree_sha256
+from lab.core.shared_store import open_store
+from lab.core.store import Skipped
+from lab.train.agreement import Agreement, Wishes, meet
 from lab.train.evaluate import Evaluation
 from lab.train.job import Job
 from lab.train.optimizer import learning_rate
@@ -59,14 +67,35 @@ class Progress:
     evaluated: bool = False
 
 
+class Doing(enum.StrEnum):
+    """What a process is at; told to a watchdog."""
+
+    PREPARING = "preparing the data"
+    RESTORING = "restoring"
+    EVALUATING = "evaluating"
+    SAVING = "saving"
+    READING = "reading a batch"
+    COMPILING = "compiling"
+    UPDATING = "updating"
+
+
+def _tell_nobody(doing: Doing, step: int) -> None:
+    pass
+
+
 @dataclasses.dataclass(frozen=True)
 class Hooks:
-    """What the launcher lends the loop: a clock, the wish to stop, a watcher, a place for words."""
+    """What the launcher lends the loop: a clock, the wish to stop, a watcher, a place for words.
+
+    `beat` is told what this process is at whenever that changes, and between the batches of an
+    evaluation.
+    """
 
     clock: Callable[[], float]
     should_stop: Callable[[], bool]
     progress: Callable[[Progress], None]
     warn: Callable[[str], None]
+    beat: Callable[[Doing, int], None] = _tell_nobody
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +105,7 @@ class _Update:
     step: int
     rate: float
     metrics: dict[str, Any]
+    wishes: jax.Array | None  # of all processes, sent with it
 
 
 class _Diverged(Exception):
@@ -92,10 +122,18 @@ class Loop:
     def __init__(self, job: Job, hooks: Hooks) -> None:
         self.job = job
         self.hooks = hooks
+        hooks.beat(Doing.RESTORING, 0)
+        self.peers = Peers.of_jax()
+        self.agreement = None
+        if self.peers.count > 1:
+            meet(job.layout, self.peers)
+            self.agreement = Agreement(job.layout)
         self.compiled = job.steps()
+        self.wishes = Wishes()  # that all processes know of
         execution = job.run.execution
-        self.store = Store(
+        self.store = open_store(
             job.directory / "checkpoints",
+            self.peers,
             keep_last=execution.keep_last,
             keep_every=execution.keep_every_steps or None,
         )
@@ -108,13 +146,19 @@ class Loop:
         self.saved_step = restored.step if restored else None
         self.saved_evaluation = job.loss.key in before  # of the state of that step
         self.state: State = restored.tree if restored else job.initial_state()
-        self.record = Record(job.directory / "record.jsonl", job.header(), step=self.start)
+        self.record = Record(
+            job.directory / "record.jsonl",
+            job.header(),
+            step=self.start,
+            follows=not self.peers.leads,
+        )
         self.waiting: _Update | None = None
         names = (f"training_{job.training_loss.key}", "learning_rate", "grad_norm")
         self.last_update: dict[str, Any] = {k: before[k] for k in names if k in before}
-        self.began_s = self.last_row_s = hooks.clock()
+        self.began_s = self.last_row_s = self.last_save_s = hooks.clock()
         self.last_row_step = self.start
         self.waited_s = 0.0  # for data, since the last row
+        self.looks = 0  # between the batches of this evaluation
 
     def run(self) -> Outcome:
         """Train to the end, to a signal or to a divergence; always leaves a good record."""
@@ -133,8 +177,20 @@ class Loop:
             return self._interrupted(self.step)
 
     def _stop_if_asked(self) -> None:
-        if self.hooks.should_stop():
+        if self.wishes.stop if self.agreement else self.hooks.should_stop():
             raise Stopped
+
+    def _between_batches(self) -> None:
+        """Between the batches of an evaluation; the first of them compiles."""
+        self.hooks.beat(Doing.EVALUATING if self.looks else Doing.COMPILING, self.step)
+        self.looks += 1
+        if not self.agreement:
+            self._stop_if_asked()
+
+    def _timed_save_is_due(self) -> bool:
+        """By this process's clock; of several processes the first one's counts."""
+        every_s = 60 * self.job.run.execution.checkpoint_every_minutes
+        return bool(every_s) and self.hooks.clock() - self.last_save_s >= every_s
 
     def _run(self) -> Outcome:
         job, total = self.job, self.job.total_steps
@@ -149,11 +205,13 @@ class Loop:
         metrics = self._evaluate(total)
         if self.saved_step != total or not self.saved_evaluation:
             self._save(total, metrics)
+        self.hooks.beat(Doing.SAVING, total)
         self.store.wait()
         self._end(Status.FINISHED, total, params_sha256=tree_sha256(self.state["params"]))
         return Outcome(Status.FINISHED, total, f"{total} steps done")
 
     def _next(self, batches: Iterator[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        self.hooks.beat(Doing.READING, self.step)
         asked_s = self.hooks.clock()
         batch = next(batches)
         self.waited_s += self.hooks.clock() - asked_s
@@ -167,11 +225,14 @@ class Loop:
             metrics = self._evaluate(step)
         # A stop inside this evaluation saved the state without it.
         without = bool(metrics) and self.saved_step == step and not self.saved_evaluation
-        if step % execution.checkpoint_every_steps == 0 and (step > self.start or without):
+        timed = self.wishes.save if self.agreement else self._timed_save_is_due()
+        due = timed or step % execution.checkpoint_every_steps == 0
+        if due and (step > self.start or without):
             self._save(step, metrics)
 
     def _update(self, step: int, batch: dict[str, np.ndarray]) -> None:
-        job = self.job
+        job, first = self.job, step == self.start
+        self.hooks.beat(Doing.COMPILING if first else Doing.UPDATING, step)
         rate = learning_rate(
             job.run.optimizer, step, total_steps=job.total_steps, warmup_steps=job.warmup_steps
         )
@@ -181,11 +242,28 @@ class Loop:
             key(job.run.seed, Stream.TRAIN, step),
             jnp.float32(rate),
         )
-        previous, self.waiting = self.waiting, _Update(step + 1, rate, metrics)
+        sent = self._send_wishes(after=metrics["grad_norm"])
+        previous, self.waiting = self.waiting, _Update(step + 1, rate, metrics, sent)
         self._write(previous)
-        if step == self.start:
+        if first:
             jax.block_until_ready(metrics)  # compiling is no part of the speed
             self._restart_clock(step + 1)
+
+    def _send_wishes(self, *, after: jax.Array) -> jax.Array | None:
+        """What this process wishes of all, to be known to all when this update's row is written."""
+        if self.agreement is None:
+            return None
+        save = self.peers.leads and self._timed_save_is_due()
+        wishes = Wishes(stop=self.hooks.should_stop(), save=save)
+        return self.agreement.propose(wishes, after=after)
+
+    def _hear_wishes(self, update: _Update) -> None:
+        if self.agreement is None or update.wishes is None:
+            return
+        wishes = self.agreement.read(update.wishes)
+        if self.saved_step is not None and update.step <= self.saved_step:
+            wishes = dataclasses.replace(wishes, save=False)  # it was wished before that save
+        self.wishes = self.wishes.either(wishes)
 
     def _restart_clock(self, step: int) -> None:
         """Leave what came before this step out of the next row's speed."""
@@ -200,6 +278,7 @@ class Loop:
         """Check an update's numbers, and write its row where one is due."""
         if update is None:
             return
+        self._hear_wishes(update)
         job = self.job
         numbers = {name: float(value) for name, value in update.metrics.items()}
         key, unit = job.training_loss.key, job.training_loss.unit
@@ -241,6 +320,8 @@ class Loop:
     def _evaluate(self, step: int) -> dict[str, Any]:
         """Evaluate the state, write its rows, and return what stands beside the checkpoint."""
         self._write_waiting()
+        if self.agreement:
+            self._stop_if_asked()  # before the evaluation, for it is not seen inside
         raw = self._evaluation(self.state["params"])
         rows = {"raw": raw}
         if self.state["ema"] is not None:
@@ -250,7 +331,8 @@ class Loop:
         for weights, evaluation in rows.items():
             row = {"split": "validation", "weights": weights, **evaluation.row()}
             self._row("evaluation", step, row)
-        raw.save(self.job.directory, step=step)
+        if self.peers.leads:
+            raw.save(self.job.directory, step=step)
         loss = raw.row()[self.job.loss.key]
         if not math.isfinite(loss):
             raise _Diverged(step, f"validation loss {loss} {self.job.loss.unit}")
@@ -260,13 +342,17 @@ class Loop:
         return {**raw.row(), "weights": "raw"}
 
     def _evaluation(self, params: Any) -> Evaluation:
-        return self.job.evaluate(self.compiled, params, between=self._stop_if_asked)
+        self.looks = 0
+        return self.job.evaluate(self.compiled, params, between=self._between_batches)
 
     def _save(self, step: int, metrics: dict[str, Any]) -> None:
         self._write_waiting()
+        self.hooks.beat(Doing.SAVING, step)
         self.record.sync()
         self.store.save(step, self.state, metrics={**self._progress_at(step), **metrics})
         self.saved_step, self.saved_evaluation = step, bool(metrics)
+        self.wishes = dataclasses.replace(self.wishes, save=False)
+        self.last_save_s = self.hooks.clock()
         self._restart_clock(step)
 
     def _progress_at(self, step: int) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import threading
 import time
 
+import grain
 import numpy as np
 import pytest
 
@@ -61,19 +62,34 @@ def test_at_is_a_pure_function_of_the_step(rows, step):
     assert np.array_equal(used.at(step)["tokens"], fresh.at(step)["tokens"])
 
 
+def cuts(hosts):
+    """Places of 8 rows for each of so many hosts: in blocks, and in any other way."""
+    shuffled = np.random.default_rng(hosts).permutation(8)
+    return [np.split(np.arange(8), hosts), np.split(shuffled, hosts)]
+
+
 @pytest.mark.parametrize("hosts", [1, 2, 4, 8])
 def test_hosts_share_one_global_batch(rows, hosts):
     whole = Batches(rows, seed=0, batch_size=8)
-    parts = [Batches(rows, seed=0, batch_size=8, host=h, hosts=hosts) for h in range(hosts)]
-    for step in range(7):
-        union = np.empty((8, 3), np.uint8)
-        for host, part in enumerate(parts):
-            union[host::hosts] = part.at(step)["tokens"]
-        assert np.array_equal(union, whole.at(step)["tokens"])
+    for cut in cuts(hosts):
+        parts = [Batches(rows, seed=0, batch_size=8, places=places) for places in cut]
+        for step in range(7):
+            union = np.empty((8, 3), np.uint8)
+            for places, part in zip(cut, parts, strict=True):
+                union[places] = part.at(step)["tokens"]
+            assert np.array_equal(union, whole.at(step)["tokens"])
+
+
+def test_the_order_is_that_of_the_stream_in_batches(rows):
+    """Runs that were stopped before hosts were given places go on as they would have."""
+    order = grain.MapDataset.range(COUNT).seed(5).shuffle().repeat().batch(8, batch_fn=np.asarray)
+    for step in (0, 3, 1000):
+        labels = Batches(rows, seed=5, batch_size=8).at(step)["tokens"][:, 0]
+        assert np.array_equal(labels, order[step])
 
 
 def test_prefetched_batches_are_those_of_at(rows):
-    batches = Batches(rows, seed=0, batch_size=4, host=1, hosts=2)
+    batches = Batches(rows, seed=0, batch_size=4, places=[1, 3])
     with batches.prefetched(3, 20) as ahead:
         found = list(ahead)
     assert len(found) == 17
@@ -114,19 +130,20 @@ def test_changing_a_batch_does_not_change_the_table(rows):
     assert rows.tokens.max() < 99
 
 
-@pytest.mark.parametrize("hosts", [1, 2, 4])
-def test_validation_serves_each_example_once_in_order_and_masks_the_rest(rows, hosts):
-    tokens, weight = [], []
-    parts = [validation_batches(rows, batch_size=8, host=h, hosts=hosts) for h in range(hosts)]
-    assert [len(part) for part in parts] == [3] * hosts
-    for together in zip(*parts, strict=True):
-        for row in range(8):
-            batch = together[row % hosts]
-            tokens.append(batch["tokens"][row // hosts, 0])
-            weight.append(batch["weight"][row // hosts])
+@pytest.mark.parametrize("cut", [cut for hosts in (1, 2, 4) for cut in cuts(hosts)])
+def test_validation_serves_each_example_once_in_order_and_masks_the_rest(rows, cut):
+    tokens, weight = np.full(24, -1), np.full(24, -1.0)
+    parts = [validation_batches(rows, batch_size=8, places=places) for places in cut]
+    assert [len(part) for part in parts] == [3] * len(cut)
+    for index, together in enumerate(zip(*parts, strict=True)):
+        for places, batch in zip(cut, together, strict=True):
+            tokens[8 * index + places] = batch["tokens"][:, 0]
+            weight[8 * index + places] = batch["weight"]
     assert np.array_equal(tokens[:COUNT], np.arange(COUNT))
-    assert weight == [1.0] * COUNT + [0.0]
-    assert tokens[COUNT:] == [0]
+    assert weight.tolist() == [1.0] * COUNT + [0.0]
+    assert tokens[COUNT:].tolist() == [0]
+    every = [parts[0].weights(index) for index in range(3)]
+    assert np.array_equal(np.concatenate(every), weight)
 
 
 def test_validation_of_fewer_examples(rows):
@@ -139,10 +156,12 @@ def test_validation_of_fewer_examples(rows):
 def test_wrong_sizes(rows):
     with pytest.raises(LabError, match="24 examples are not there; allowed: 1 to 23"):
         validation_batches(rows, batch_size=4, examples=24)
-    with pytest.raises(LabError, match="batch_size 6 on 4 hosts: allowed: a multiple of 4"):
-        Batches(rows, seed=0, batch_size=6, hosts=4)
-    with pytest.raises(LabError, match="host 2 of 2: allowed: 0 to 1"):
-        Batches(rows, seed=0, batch_size=4, host=2, hosts=2)
+    with pytest.raises(LabError, match="batch_size 0: allowed: 1 or more"):
+        Batches(rows, seed=0, batch_size=0)
+    with pytest.raises(LabError, match=r"places \[0, 4\]: allowed: some of 0 to 3"):
+        Batches(rows, seed=0, batch_size=4, places=[0, 4])
+    with pytest.raises(LabError, match=r"places \[\]: allowed: some of 0 to 3"):
+        validation_batches(rows, batch_size=4, places=[])
     with pytest.raises(IndexError):
         Batches(rows, seed=0, batch_size=4).at(-1)
     with pytest.raises(IndexError):
@@ -160,7 +179,8 @@ def viewed(rows):
 
 def test_views_are_drawn_alike_for_any_hosts_and_all_come_up(rows):
     whole = Batches(viewed(rows), seed=3, batch_size=12)
-    parts = [Batches(viewed(rows), seed=3, batch_size=12, host=h, hosts=3) for h in range(3)]
+    cut = [np.arange(h, 12, 3) for h in range(3)]
+    parts = [Batches(viewed(rows), seed=3, batch_size=12, places=places) for places in cut]
     seen = np.zeros(3, int)
     for step in range(40):
         batch = whole.at(step)

@@ -178,7 +178,7 @@ def one_device(tmp_path_factory):
     return made
 
 
-@pytest.mark.parametrize("layout", ["ddp", "fsdp", "fsdp_tp"])
+@pytest.mark.parametrize("layout", ["ddp", "fsdp", "hsdp", "fsdp_tp"])
 def test_every_layout_gives_the_same_losses(tmp_path, one_device, layout):
     """Within 1e-5: a sum over devices is a sum in another order."""
     made = job(tmp_path, layout=layout)
@@ -190,7 +190,14 @@ def test_every_layout_gives_the_same_losses(tmp_path, one_device, layout):
     assert all(sharded) == (layout == "ddp"), "the layout must shard something, or nothing"
 
 
-@pytest.mark.parametrize(("first", "second"), [("ddp", "fsdp_tp"), ("fsdp_tp", "fsdp")])
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("ddp", "fsdp_tp"),
+        ("fsdp_tp", "hsdp"),
+        pytest.param("hsdp", "fsdp", marks=pytest.mark.slow),
+    ],
+)
 def test_restore_across_layouts(tmp_path, one_device, first, second):
     made = job(tmp_path, layout=first)
     train(made, stop_at=5)
