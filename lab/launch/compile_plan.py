@@ -152,7 +152,7 @@ def carry_out(plan: Plan, steps: Sequence[str], tell: Callable[[str], None]) -> 
     reports = []
     for step in steps:
         tell(f"{plan.config} on {plan.slices.name}: {step}")
-        settings = _settings(plan.run, job) if step == "sample" else None
+        settings = sampler_settings(plan.run, job) if step == "sample" else None
         done = compiled(job, step, settings=settings)
         reports.append(report(job, plan.slices, step, done))
     n = job.model.parameters()
@@ -165,7 +165,7 @@ def carry_out(plan: Plan, steps: Sequence[str], tell: Callable[[str], None]) -> 
     )
 
 
-def _settings(run: RunConfig, job: Any) -> Any:
+def sampler_settings(run: RunConfig, job: Any) -> Any:
     """The usual settings of the family's sampler, with guidance where it learned a null class."""
     from lab.launch.sample_settings import add_flags, settings_of
 

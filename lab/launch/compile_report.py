@@ -66,7 +66,8 @@ class StepReport:
     program_flops: float | None = None  # of one call, all devices
     hbm_bytes: float | None = None  # one device
     collectives: tuple[hlo_cost.Collective, ...] = ()
-    untold_loops: int = 0
+    untold_loops: int = 0  # whose turns depend on data: counted once
+    kernels: bool = False  # whether products stand in kernels, which the text does not show
     seconds: Seconds | None = None
     mfu: tuple[float, float] | None = None  # low, high
     images_per_s: tuple[float, float] | None = None  # low, high
@@ -109,9 +110,10 @@ def report(job: Any, slices: Slices, step: str, compiled: Compiled) -> StepRepor
     flops = hlo_cost.product_flops(program) * slices.devices
     moved = hlo_cost.hbm_bytes(program)
     traffic = tuple(hlo_cost.collectives(program, mesh))
+    kernels = _has_kernels(program)
     seconds = estimate(
         slices,
-        flops=max(flops, model_flops or 0.0) if _has_kernels(program) else flops,
+        flops=max(flops, model_flops or 0.0) if kernels else flops,
         hbm_bytes=moved,
         ici_bytes=sum(c.wire_bytes for c in traffic if not _between(job.layout, slices, c)),
         dcn_bytes=sum(c.wire_bytes for c in traffic if _between(job.layout, slices, c)),
@@ -125,6 +127,7 @@ def report(job: Any, slices: Slices, step: str, compiled: Compiled) -> StepRepor
         hbm_bytes=moved,
         collectives=traffic,
         untold_loops=len(program.untold),
+        kernels=kernels,
         seconds=seconds,
         mfu=_pair(model_flops / (s * peak) for s in ends) if model_flops else None,
         images_per_s=_pair(images / s for s in ends),

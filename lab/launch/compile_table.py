@@ -37,11 +37,30 @@ def show(planned: Planned, *, host_peak_bytes: int) -> None:
     for step in planned.steps:
         if step.collectives:
             out.print(_traffic(step))
+    for note in _notes(planned):
+        out.print(note)
     if planned.whole:
         out.print(_whole(planned.whole))
     compiled_s = sum(step.lower_s + step.compile_s for step in planned.steps)
     out.print(f"compiled in {compiled_s:,.0f} s; this process held {_gib(host_peak_bytes)} GiB")
     out.print(f"next: {_next(planned)}")
+
+
+def _notes(planned: Planned) -> list[str]:
+    """What the numbers leave out."""
+    notes = []
+    for step in planned.steps:
+        if step.untold_loops:
+            notes.append(
+                f"{step.step}: {step.untold_loops} loops end by what they compute; they are "
+                "counted once, and work and times are too low"
+            )
+        if step.kernels:
+            notes.append(
+                f"{step.step}: products inside kernels are not in the program's FLOPs; the time is "
+                "that of the model's FLOPs at least"
+            )
+    return notes
 
 
 def _gib(value: float) -> str:

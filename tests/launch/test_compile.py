@@ -18,7 +18,7 @@ from lab.core.keys import Stream, key
 from lab.core.layout import make_layout
 from lab.launch import compile_job, compile_search
 from lab.launch.compile_job import World, abstract_job, compiled, lowered
-from lab.launch.compile_plan import _settings, carry_out, make_plan
+from lab.launch.compile_plan import carry_out, make_plan, sampler_settings
 from lab.launch.compile_report import estimate, report, state_bytes
 from lab.tokenizers.spec import TokenSpec
 from tests.launch.commands import command, refused
@@ -75,7 +75,7 @@ def test_a_report_of_a_step_on_the_devices_here(step):
     """FLOPs of the compiled program against those that the model counts for itself."""
     job = planned_job("elm", "s1", "ddp", jax.devices(), grid=(4, 4, 1))
     slices = parse_slices("v5e:2x4")
-    settings = _settings(job.run, job) if step == "sample" else None
+    settings = sampler_settings(job.run, job) if step == "sample" else None
     found = report(job, slices, step, compiled(job, step, settings=settings))
     assert found.memory.fits
     assert found.memory.by_use["parameters"] == 4 * sum(
@@ -97,7 +97,7 @@ def test_a_device_keeps_the_keys_and_values_of_its_own_images():
     for devices in (1, 8):
         more = {"train.evaluation_batch_size": 64, "model.class_dropout": 0.1}
         job = planned_job("elm", "s1", "fsdp", jax.devices()[:devices], **more)
-        program = compiled(job, "sample", settings=_settings(job.run, job)).program
+        program = compiled(job, "sample", settings=sampler_settings(job.run, job)).program
         needed[devices] = program.memory_analysis().temp_size_in_bytes
     cache = 2 * 2 * 64 * 256 * 24 * 4  # keys and values, class and null class, positions, width
     assert needed[1] > cache
@@ -219,7 +219,7 @@ def test_evaluation_and_sampling_compile_too(tpu, family):
     more = {"train.evaluation_batch_size": 64}
     job = planned_job(family, "s6", "fsdp", compile_job.devices_of(slices), **more)
     for step in ("evaluate", "sample"):
-        settings = _settings(job.run, job)
+        settings = sampler_settings(job.run, job)
         found = report(job, slices, step, compiled(job, step, settings=settings))
         assert found.memory.fits
         assert found.seconds.high > 0
