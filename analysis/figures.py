@@ -17,6 +17,8 @@ from analysis.differences import Difference
 from analysis.table import COLUMN_OF, Table
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from analysis.fit import Fit
     from analysis.forecast import Forecast
 
@@ -24,6 +26,7 @@ INK = "#808080"  # about 4:1 on white and on near black; a page may make it its 
 BLUE, ORANGE, GREEN, RED = "#3d85c6", "#d9822b", "#3a9d5d", "#d0433b"
 LONGEST_NAME = 18
 MOST_LABELS = 10
+SPIKES = {"skip": "x", "rollback": "<"}  # how a figure marks what a run did about a spike
 SIZE = (6.4, 3.9)
 WORDS = {"N": "parameters N", "D": "tokens D", "C": "training compute C (FLOPs)"}
 STYLE = {"svg.fonttype": "none", "font.family": "sans-serif", "font.size": 10}
@@ -199,11 +202,22 @@ def learning_curves(table: Table) -> Figure:
             rows["tokens"], rows[table.loss_column], color=color_of[size], linewidth=1.4,
             marker=".", label=label,
         )  # fmt: skip
+        _mark_spikes(axes, table, identity, rows)
     log_x(axes)
     axes.yaxis.set_major_locator(MaxNLocator(6))
     _label(axes, WORDS["D"], _loss_word(table))
     _legend(axes, ncols=2)
     return figure
+
+
+def _mark_spikes(axes: Axes, table: Table, identity: str, rows: pd.DataFrame) -> None:
+    """A cross on a run's curve where it left an update out, an arrow back where it went back."""
+    for action, marker in SPIKES.items():
+        x = [s.tokens for s in table.spikes if (s.identity, s.action) == (identity, action)]
+        if x and len(rows):
+            order = rows.sort_values("tokens")
+            y = np.interp(np.log(x), np.log(order["tokens"]), order[table.loss_column])
+            axes.plot(x, y, marker, color=INK, markersize=7, zorder=4)
 
 
 def differences(found: tuple[Difference, ...]) -> Figure:

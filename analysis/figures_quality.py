@@ -103,15 +103,17 @@ def against_samples(values: pd.DataFrame, column: Column) -> Figure:
     figure, axes = figures._axes(width=7.4)
     styles, dark = family_styles(column.rows["family"]), shades(column.rows)
     runs = column.rows.sort_values(["family", "N", "seed"]).to_dict("records")
-    named = len(runs) <= MOST_NAMED
+    named, shown = len(runs) <= MOST_NAMED, set()
     for row in runs:
+        label = run_word(row) if named else row["family"]  # too many runs: a family, once
         curve = _curve(values, row, column.metric)
         color, marker = styles[row["family"]]
         axes.errorbar(
             curve["samples"], curve["value"], yerr=bars(curve), fmt=f"{marker}-", color=color,
             alpha=dark[row["identity"]], markersize=4, linewidth=1.2, capsize=2,
-            label=run_word(row) if named else None,
+            label=None if label in shown else label,
         )  # fmt: skip
+        shown.add(label)
     _real(axes, values, column)
     log_x(axes)
     figures._label(axes, "samples used", axis_word(column))

@@ -16,6 +16,33 @@ FREE = {"name", "study", "seed", "train.duration"}
 FREE |= {f"model.{field}" for field in ("size", "depth", "width", "heads", "mlp_hidden")}
 FREE |= {"data.manual_dir", "data.data_dir"}
 FREE_SECTIONS = ("execution.",)
+# Fields that came later, with the value that means what was done before they were there: so runs
+# from before and after stand in one table.
+LATER: dict[str, object] = {
+    "data.augmentation": "none",
+    "tokenizer.trained": "",
+    "tokenizer.sampled": False,
+    "model.backbone": "llama",
+    "model.modulation": "none",
+    "model.decoder_depth": 0,
+    "model.buffer": 0,
+    "model.patch": 1,
+    "model.mask_schedule": "none",
+    "model.mask_rates": 0,
+    "model.label_smoothing": 0.0,
+    "model.denoiser_depth": 0,
+    "model.denoiser_width": 0,
+    "model.denoiser_target": "none",
+    "model.diffusion_steps": 0,
+    "model.diffusion_schedule": "none",
+    "model.diffusion_repeats": 1,
+    "train.bound_draws": 1,
+    "train.guard.policy": "stop",
+    "train.guard.window": 128,
+    "train.guard.threshold": 10.0,
+    "train.guard.most_skips": 8,
+    "train.guard.rollback_steps": 100,
+}
 
 
 def recipe(config: Mapping[str, object]) -> dict[str, str]:
@@ -28,10 +55,14 @@ def recipe(config: Mapping[str, object]) -> dict[str, str]:
             if isinstance(value, Mapping):
                 walk(value, f"{path}.")
             elif path not in FREE and not path.startswith(FREE_SECTIONS):
-                flat[path] = value if isinstance(value, str) else json.dumps(value)
+                flat[path] = _text(value)
 
     walk(config, "")
-    return flat
+    return {**{path: _text(value) for path, value in LATER.items()}, **flat} if flat else {}
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def add_columns(runs: pd.DataFrame, recipes: Sequence[Mapping[str, str]]) -> list[str]:

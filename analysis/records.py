@@ -19,7 +19,7 @@ CLOSE = 1e-6  # relative difference at which two files disagree about one number
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: its header, its evaluation rows in order, and the last of them."""
+    """A finished run: its header, its evaluation rows in order, the last of them, its spikes."""
 
     path: Path
     header: dict
@@ -27,6 +27,7 @@ class Run:
     final: dict
     commit: str
     recipe: dict[str, str]
+    spikes: tuple[dict, ...] = ()  # updates that the run left out, or because of which it went back
 
 
 @dataclass(frozen=True)
@@ -205,4 +206,6 @@ def read_run(path: Path, *, weights: str | None = None) -> Run | LeftOut:
     final = _final(evaluations, header, weights, path)
     _check_manifest(final, path)
     commit = str(header.get("commit") or config.get("commit") or "")
-    return Run(path, header, tuple(evaluations), final, commit, recipe(config.get("config", {})))
+    spikes = tuple(row for row in rows if row["kind"] == "spike")
+    made_by = recipe(config.get("config", {}))
+    return Run(path, header, tuple(evaluations), final, commit, made_by, spikes)

@@ -114,6 +114,8 @@ def learning_curves(table: Table) -> str:
         return ""
     curves = figures.svg(figures.learning_curves(table), "curves")
     caption = f"Validation {table.quantity} during training."
+    if table.spikes:
+        caption += " Crosses: updates left out; triangles: spikes from which a run went back."
     return "<h2>Learning curves</h2>" + page.figure(curves, caption, figures.INK)
 
 

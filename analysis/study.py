@@ -14,7 +14,7 @@ from analysis.quality_metric import Measured, evaluations, measure, refuse_ways
 from analysis.recipe import add_columns, refuse_varied
 from analysis.records import LeftOut, Run, number, read_run, record_paths
 from analysis.records import field as row_field
-from analysis.table import CONVENTIONS, PER_TOKEN, Table, column_of, filtered
+from analysis.table import CONVENTIONS, PER_TOKEN, Spike, Table, column_of, filtered
 from analysis.units import LOG_2
 
 if TYPE_CHECKING:
@@ -124,8 +124,16 @@ class Study:
         runs = runs.sort_values(["N", "D_tokens", "seed", "identity"]).reset_index(drop=True)
         return Table(
             runs, self._evaluations(runs), self.convention, self.source, self.left_out, self.unit,
-            quantity=self.metric or "loss",
+            quantity=self.metric or "loss", spikes=self._spikes(),
         )  # fmt: skip
+
+    def _spikes(self) -> tuple[Spike, ...]:
+        """Of all runs; a figure marks those of the runs that it draws."""
+        return tuple(
+            Spike(str(run.header["identity"]), number(row, "tokens", run.path), str(row["action"]))
+            for run in self.found
+            for row in run.spikes
+        )
 
     def _evaluations(self, runs: pd.DataFrame) -> pd.DataFrame:
         if self.measured:

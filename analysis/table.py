@@ -35,6 +35,15 @@ def column_of(key: str, unit: str) -> str:
 
 
 @dataclass(frozen=True)
+class Spike:
+    """A suspicious update of a run: after so many tokens, and what was done about it."""
+
+    identity: str
+    tokens: float
+    action: str  # skip or rollback
+
+
+@dataclass(frozen=True)
 class Table:
     """One row per finished run in `runs`; all evaluations in `evaluations`; what was left out.
 
@@ -51,6 +60,7 @@ class Table:
     held: Mapping[str, float] = field(default_factory=dict)
     not_used: tuple[str, ...] = ()
     quantity: str = "loss"  # or the metric in its place
+    spikes: tuple[Spike, ...] = ()  # of these runs, where they were read from records
 
     @property
     def loss_word(self) -> str:

@@ -114,6 +114,18 @@ def train() -> ConfigDict:
     c.evaluation_batch_size = 64  # images
     c.explode_factor = 3.0  # stop where the loss exceeds this many times that of knowing nothing
     c.bound_draws = 1  # draws an image where the validation number is an estimated bound
+    c.guard = _guard()
+    return c
+
+
+def _guard() -> ConfigDict:
+    """What happens to an update whose numbers are not finite or lie far above those before it."""
+    c = ConfigDict()
+    c.policy = "stop"  # stop | skip | rollback; "stop" sees only what is not finite or exploded
+    c.window = 128  # updates that a new one is compared with, and in which skips are counted
+    c.threshold = 10.0  # robust standard errors above their median
+    c.most_skips = 8  # of the last `window` updates; rollbacks to one step: more, and the run ends
+    c.rollback_steps = 100  # "rollback" returns to a multiple of it
     return c
 
 

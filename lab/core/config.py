@@ -9,6 +9,7 @@ from lab.core.canonical import json_sha256
 from lab.core.classifier_checks import check_classifier
 from lab.core.errors import LabError
 from lab.core.fields import allow, count, defining, plain, probability, section
+from lab.core.guard_config import OFF, GuardConfig, check_guard
 from lab.core.tokenizer_checks import check_tokenizer
 from lab.core.units import Duration, DurationUnit
 
@@ -189,6 +190,7 @@ class TrainConfig:
     evaluation_batch_size: int = count()
     explode_factor: float = allow(above=1.0)
     bound_draws: int = allow(at_least=1, before=1)
+    guard: GuardConfig = allow(before=OFF)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -287,6 +289,7 @@ def admit(config: Mapping[str, Any]) -> AnyRun:
         _check_execution(run)
     if "/" in run.study or run.study in ("", ".", ".."):
         raise LabError(f'config.study = "{run.study}": a plain folder name is expected')
+    check_guard(run.train.guard)
     _check_durations(run)
     return run
 

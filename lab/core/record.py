@@ -56,9 +56,17 @@ class Record:
     """
 
     def __init__(
-        self, path: pathlib.Path, header: Mapping[str, Any], *, step: int, follows: bool = False
+        self,
+        path: pathlib.Path,
+        header: Mapping[str, Any],
+        *,
+        step: int,
+        rollbacks: int = 0,
+        follows: bool = False,
     ):
-        """Open or begin the record and drop what comes after `step`, the step restored."""
+        """Open or begin the record and drop what comes after `step`, the step restored, which has
+        so many rollbacks behind it.
+        """
         self._path = path
         rows = read_rows(path)
         header = {"kind": "header", "schema": SCHEMA, **header}
@@ -67,12 +75,25 @@ class Record:
         if step and not rows:
             raise LabError(f"{path}: missing, but a checkpoint of step {step} is there")
         first = {**rows[0]} if rows else header
-        kept = [r for r in rows[1:] if r["kind"] != "end" and r["step"] <= step] if step else []
+        kept = _standing(rows, step, rollbacks) if step else []
         self._file = None
         if not follows:
             self._rewrite([first, *kept])
             self._file = open(path, "a", encoding="utf-8")
         self.steps = {kind: [r["step"] for r in kept if r["kind"] == kind] for kind in _ROWS}
+        self._since: list[tuple[str, int]] = []  # kind and step of rows written since
+
+    def set_back(self, step: int, *, rollbacks: int) -> None:
+        """Drop what comes after `step`, to which the run returns with so many rollbacks behind."""
+        for kind, written in self._since:
+            self.steps.setdefault(kind, []).append(written)
+        self.steps = {kind: [s for s in self.steps[kind] if s <= step] for kind in _ROWS}
+        self._since = []
+        if self._file:
+            self._file.close()
+            rows = read_rows(self._path)
+            self._rewrite([rows[0], *_standing(rows, step, rollbacks)])
+            self._file = open(self._path, "a", encoding="utf-8")
 
     def _rewrite(self, rows: list[Mapping[str, Any]]) -> None:
         text = "".join(_line(row) for row in rows)
@@ -87,6 +108,7 @@ class Record:
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Write one row and hand it to the operating system, so that a kill cannot lose it."""
+        self._since.append((row["kind"], row["step"]))
         if self._file:
             self._file.write(_line(row))
             self._file.flush()
@@ -100,6 +122,19 @@ class Record:
         """Close the file."""
         if self._file:
             self._file.close()
+
+
+def _standing(rows: list[dict[str, Any]], step: int, rollbacks: int) -> list[dict[str, Any]]:
+    """The rows behind a state of so many updates and rollbacks.
+
+    A rollback stands by its number: its step was given up, and may be reached only later.
+    """
+    return [
+        row
+        for row in rows[1:]
+        if row["kind"] != "end"
+        and (row["rollback"] <= rollbacks if "rollback" in row else row["step"] <= step)
+    ]
 
 
 _ROWS = ("train", "evaluation")

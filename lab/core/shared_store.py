@@ -20,6 +20,7 @@ from lab.core import manifest as manifests
 from lab.core.digest import host_copies, named_leaves
 from lab.core.errors import NotSaved
 from lab.core.manifest import Damaged, Manifest, Metrics, Share
+from lab.core.orbax_noise import without_late_tracebacks
 from lab.core.peers import PeerFailed, Peers
 from lab.core.step_folders import one_line
 from lab.core.store import Store, check_leaves, read_shards, start_writing
@@ -107,11 +108,12 @@ class SharedStore(Store):
 
     def _wait_for_all(self, save: _Save) -> None:
         """Wait for what Orbax writes, and see where another process will not come."""
-        while True:
-            try:
-                return save.response.result(timeout=_LOOK_S)
-            except TimeoutError:
-                self._peers.check(save.topic)
+        with without_late_tracebacks():
+            while True:
+                try:
+                    return save.response.result(timeout=_LOOK_S)
+                except TimeoutError:
+                    self._peers.check(save.topic)
 
     def _commit_shares(self, save: _Save, shares: list[dict[str, Any]]) -> None:
         temporary = self._temporary(save.step)
@@ -138,6 +140,14 @@ class SharedStore(Store):
         for each in (topic, f"{topic}-done"):
             self._peers.fail(each, line)
         return NotSaved(line)
+
+    def forget_after(self, step: int) -> None:
+        """Delete the steps above `step`: the first process does, and the others hear what is left
+        when they restore.
+        """
+        if self._peers.leads:
+            super().forget_after(step)
+        self.wait()
 
     def _candidates(self) -> tuple[int, ...]:
         """Those that the first process sees."""

@@ -6,15 +6,13 @@ notices neither flipped bits nor missing steps, so a restore compares all that i
 manifest and falls back to the newest step that is as it was written.
 """
 
-import contextlib
 import dataclasses
 import functools
 import logging
 import math
 import shutil
-import sys
-import threading
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +24,7 @@ from lab.core import manifest as manifests
 from lab.core.digest import host_copies, named_leaves, tree_sha256
 from lab.core.errors import LabError, NotSaved
 from lab.core.manifest import Damaged, Manifest, Metrics
+from lab.core.orbax_noise import not_of_orbax, without_late_tracebacks
 from lab.core.step_folders import (
     DELETING,
     REPLACED,
@@ -38,8 +37,6 @@ from lab.core.step_folders import (
 )
 
 __all__ = ["Restored", "Skipped", "Store", "tree_sha256"]
-
-_LATE_READS_S = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +62,7 @@ class Store:
 
     Kept are the last `keep_last` steps, and every step that `keep_every` divides (None or 0:
     no more than the last). One process writes; any number may read with `writable=False`.
+    Steps in `held` are kept as long as they are in it.
     Opening for writing removes what a killed writer left behind. Use it as a context manager, or
     call `close`: a save that is still running when the interpreter exits is lost.
     """
@@ -84,6 +82,7 @@ class Store:
         self._keep_last = keep_last
         self._keep_every = keep_every
         self._writable = writable
+        self.held: frozenset[int] = frozenset()
         self._damaged: set[int] = set()  # steps that a restore found not to be good
         self._pending: Future[None] | None = None
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
@@ -155,10 +154,18 @@ class Store:
         except Damaged as damage:
             raise LabError(f"{self._folder(step)}: {damage}") from None
 
-    def restore(self, like: Any, *, step: int | None = None, part: bool = False) -> Restored | None:
+    def restore(
+        self,
+        like: Any,
+        *,
+        step: int | None = None,
+        up_to: int | None = None,
+        part: bool = False,
+    ) -> Restored | None:
         """The newest good step, or the good step `step`, in the structure of `like`.
 
-        With `part` the checkpoint may hold more than `like`: the rest is left out.
+        With `up_to` no newer step than that one. With `part` the checkpoint may hold more than
+        `like`: the rest is left out.
 
         `like` is a tree of jax.ShapeDtypeStruct or of arrays, and gives every leaf its sharding
         (a numpy leaf stays a numpy array). None where there is no step at all. Steps that are not
@@ -171,6 +178,7 @@ class Store:
             listed = ", ".join(map(str, folders)) or "none"
             raise LabError(f"{self._directory}: no step {step}; there are {listed}")
         candidates = folders[::-1] if step is None else (step,)
+        candidates = [each for each in candidates if up_to is None or each <= up_to]
         skipped: list[Skipped] = []
         for candidate in candidates:
             try:
@@ -207,13 +215,24 @@ class Store:
     def _write(self, step: int, arrays: dict[str, np.ndarray], metrics: dict[str, Any]) -> None:
         temporary = self._temporary(step)
         try:
-            _write_arrays(temporary, arrays)
+            self._write_arrays(temporary, arrays)
             manifest = manifests.describe(temporary, step=step, metrics=metrics, arrays=arrays)
             manifests.write(temporary, manifest)
             self._commit(temporary, step)
         except (OSError, ValueError, RuntimeError) as error:
             raise NotSaved(self._not_saved(step, error)) from error
         self._tidy(step)
+
+    def _write_arrays(self, temporary: Path, arrays: dict[str, np.ndarray]) -> None:
+        """Have Orbax write; once more where its deadline passes.
+
+        It goes by the clock of the day, and a jump of it is no slow disk (tools/faults.py).
+        """
+        try:
+            _write_arrays(temporary, arrays)
+        except TimeoutError:
+            remove_leftovers(self._directory)
+            _write_arrays(temporary, arrays)
 
     def _tidy(self, step: int) -> None:
         self._damaged.discard(step)
@@ -252,10 +271,26 @@ class Store:
         last = good[-self._keep_last :]
         for step in self._folders():
             due = step in committed and self._keep_every and step % self._keep_every == 0
-            if step < last[0] and not due:
-                doomed = self._directory / f"{DELETING}{step}"
-                self._folder(step).rename(doomed)  # never a half-deleted step under its number
-                shutil.rmtree(doomed)
+            if step < last[0] and not due and step not in self.held:
+                self._delete(step)
+
+    def _delete(self, step: int) -> None:
+        doomed = self._directory / f"{DELETING}{step}"
+        self._folder(step).rename(doomed)  # never a half-deleted step under its number
+        shutil.rmtree(doomed)
+
+    def forget_after(self, step: int) -> None:
+        """Delete the steps above `step`, newest first: a run was set back, and will save others.
+
+        Waits for the running save. Raises LabError where it failed, or one cannot be deleted.
+        """
+        self.wait()
+        for newer in reversed(self._folders()):
+            if newer > step:
+                try:
+                    self._delete(newer)
+                except OSError as error:
+                    raise NotSaved(f"{self._folder(newer)}: stays: {one_line(error)}") from error
 
     def _folder(self, step: int) -> Path:
         return self._directory / str(step)
@@ -285,22 +320,19 @@ def _orbax() -> Any:
     """Orbax, imported late (listing steps needs none of it) and untyped (its types do not check).
 
     It logs the traceback of every error once per thread and then raises the same error, which is
-    the one we report: its own log is dropped, and asyncio's about its other failed reads.
+    the one we report: its own log is dropped, and asyncio's about its other failed reads. What it
+    does not come to after an error Python would warn of.
     """
     from orbax.checkpoint import v1
 
-    logging.getLogger("absl").addFilter(_not_of_orbax)
-    logging.getLogger("asyncio").addFilter(_not_of_orbax)
+    warnings.filterwarnings("ignore", r"coroutine '\w*Handler\.\w+' was never awaited")
+    logging.getLogger("absl").addFilter(not_of_orbax)
+    logging.getLogger("asyncio").addFilter(not_of_orbax)
     return v1
 
 
-def _not_of_orbax(record: logging.LogRecord) -> bool:
-    error = record.exc_info[1] if record.exc_info else None
-    return "/orbax/checkpoint/" not in record.pathname and "in OCDBT database" not in str(error)
-
-
 def _write_arrays(folder: Path, arrays: dict[str, np.ndarray]) -> None:
-    with _saving_context():
+    with _saving_context(), without_late_tracebacks():
         _orbax().save(folder, {path: array for path, array in arrays.items() if array.size})
 
 
@@ -344,34 +376,10 @@ def _read_arrays(folder: Path, manifest: Manifest) -> dict[str, np.ndarray]:
 
 def _load(folder: Path, like: dict[str, Any]) -> dict[str, Any]:
     try:
-        with _without_late_tracebacks():
+        with without_late_tracebacks():
             return dict(_orbax().load(folder, like))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise Damaged(f"Orbax cannot read it: {one_line(error)}") from error
-
-
-@contextlib.contextmanager
-def _without_late_tracebacks() -> Iterator[None]:
-    """After a failed load, drop what its other reads print when they find their loop closed.
-
-    Orbax closes its event loop at the first error; TensorStore's reads that are still under way
-    then each write a traceback ("Exception ignored in: None") to the terminal.
-    """
-    before = sys.unraisablehook
-
-    def hook(late: Any) -> None:
-        if str(late.exc_value) != "Event loop is closed":
-            before(late)
-
-    sys.unraisablehook = hook
-    loaded = False
-    try:
-        yield
-        loaded = True
-    finally:
-        if not loaded:
-            threading.Event().wait(_LATE_READS_S)
-        sys.unraisablehook = before
 
 
 def _place(arrays: list[np.ndarray], like: list[Any]) -> list[Any]:

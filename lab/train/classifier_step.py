@@ -12,6 +12,7 @@ import optax
 
 from lab.core.config import OptimizerConfig
 from lab.core.layout import Layout
+from lab.train.guard import Guard
 from lab.train.job import Steps, compiled_steps
 from lab.train.optimizer import apply_update, ema_update
 from lab.train.state import State
@@ -76,7 +77,9 @@ def evaluation_step(params: Any, batch: Batch, *, learner: Learner) -> dict[str,
     }
 
 
-def make_classifier_steps(layout: Layout, shardings: Any, learner: Learner) -> Steps:
+def make_classifier_steps(
+    layout: Layout, shardings: Any, learner: Learner, *, guard: Guard | None
+) -> Steps:
     """Compile-on-first-use steps under a layout; the rate is an argument."""
     mesh = layout.abstract_mesh
 
@@ -88,4 +91,4 @@ def make_classifier_steps(layout: Layout, shardings: Any, learner: Learner) -> S
         with jax.sharding.use_abstract_mesh(mesh):
             return evaluation_step(params, batch, learner=learner)
 
-    return compiled_steps(layout, shardings, train=train, evaluate=evaluate)
+    return compiled_steps(layout, shardings, train=train, evaluate=evaluate, guard=guard)

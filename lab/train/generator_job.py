@@ -117,6 +117,7 @@ class GeneratorJob(Job[RunConfig]):
             loss_key=self.training_loss.key,
             bound_draws=self.run.train.bound_draws,
             parts=self.run.execution.accumulation,
+            guard=self.guard,
         )
 
     @property

@@ -12,12 +12,14 @@ import numpy as np
 
 from lab.core.config import AnyRun, check_schedule, identity, run_directory
 from lab.core.errors import LabError
+from lab.core.guard_config import STOP
 from lab.core.keys import Stream, key
 from lab.core.layout import Layout
 from lab.core.units import DurationUnit, StepSize, to_steps
 from lab.data.batches import Batches, validation_batches
 from lab.data.tokens import ImageRows
 from lab.train.evaluate import Evaluation
+from lab.train.guard import Guard, guarded, initial_guard
 from lab.train.state import State, abstract_with_shardings, state_shardings
 
 
@@ -52,8 +54,8 @@ class Steps:
     """The compiled functions of a run.
 
     train(state, batch, key, rate) -> state, metrics (scalars; the job's training loss and
-    grad_norm among them); the state is donated. evaluate(params, batch) -> arrays (B, ...) of each
-    image.
+    grad_norm among them; under a guard its verdict too); the state is donated.
+    evaluate(params, batch) -> arrays (B, ...) of each image.
     """
 
     train: Callable[..., tuple[State, dict[str, jax.Array]]]
@@ -66,12 +68,13 @@ def compiled_steps(
     *,
     train: Callable[..., tuple[State, dict[str, jax.Array]]],
     evaluate: Callable[..., dict[str, jax.Array]],
+    guard: Guard | None,
 ) -> Steps:
     """Compile-on-first-use steps under a layout, of a train step without frozen weights."""
     whole, rows = layout.replicated(), layout.batch_sharding()
     return Steps(
         train=jax.jit(
-            train,
+            guarded(train, guard),
             in_shardings=(shardings, rows, whole, whole),
             out_shardings=(shardings, whole),
             donate_argnums=0,
@@ -203,7 +206,20 @@ class Job(abc.ABC, Generic[Run]):
 
     @functools.cached_property
     def _bare_state(self) -> State:
-        return jax.eval_shape(self._make_state, key(self.run.seed, Stream.INIT, 0))
+        return jax.eval_shape(self._make_guarded, key(self.run.seed, Stream.INIT, 0))
+
+    def _make_guarded(self, key: jax.Array) -> State:
+        """The state before the first update, with what a guard carries where there is one."""
+        carried = initial_guard(self.run.train.guard)
+        return {**self._make_state(key), **({"guard": carried} if carried else {})}
+
+    @functools.cached_property
+    def guard(self) -> Guard | None:
+        """What makes an update suspicious; None where the loop stops by itself."""
+        settings = self.run.train.guard
+        if settings.policy == STOP:
+            return None
+        return Guard(settings, self.training_loss.key, self.loss_limit)
 
     @functools.cached_property
     def abstract_state(self) -> State:
@@ -212,7 +228,7 @@ class Job(abc.ABC, Generic[Run]):
 
     def initial_state(self) -> State:
         """The state before the first update, made where it will live."""
-        make = jax.jit(self._make_state, out_shardings=self._shardings)
+        make = jax.jit(self._make_guarded, out_shardings=self._shardings)
         return make(key(self.run.seed, Stream.INIT, 0))
 
     def train_batches(self) -> Batches:

@@ -10,15 +10,17 @@ host; before a save it is written first, so that a checkpoint never stands for r
 missing. Data order, keys and the rate are functions of the step and are not saved. A wish to stop
 is seen before each update and between the batches of an evaluation, which is then made anew.
 
+Under a guard (lab/train/guard.py) an update may be left out, or the run set back to an earlier
+step, as if it had been stopped there and gone on with the batches after the spike.
+
 Several processes run this loop alike, each with its devices' part of every batch; the first one
 writes the record. What only one of them knows (a signal, a clock) it wishes through an Agreement,
 and all see it before the same update; they do not stop inside an evaluation.
 """
 
 import dataclasses
-import enum
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -27,75 +29,22 @@ import numpy as np
 
 from lab.core.digest import tree_sha256
 from lab.core.errors import Stopped
+from lab.core.guard_config import ROLLBACK, STOP
 from lab.core.keys import Stream, key
 from lab.core.peers import Peers
 from lab.core.record import Record
 from lab.core.shared_store import open_store
-from lab.core.store import Skipped
+from lab.core.store import Restored, Skipped
 from lab.train.agreement import Agreement, Wishes, meet
 from lab.train.evaluate import Evaluation
+from lab.train.guard import Verdict
+from lab.train.hooks import Doing, Hooks, Outcome, Progress, Status
 from lab.train.job import Job
 from lab.train.optimizer import learning_rate
+from lab.train.spikes import Diverged, RollBack, Spike, Spikes
 from lab.train.state import State
 
-
-class Status(enum.StrEnum):
-    """How a call of `train` ended."""
-
-    FINISHED = "finished"
-    INTERRUPTED = "interrupted"
-    DIVERGED = "diverged"
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """How a call of `train` ended, at which step, and in words."""
-
-    status: Status
-    step: int
-    message: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Progress:
-    """What a watcher is told after a row: the step reached, the last loss, what was evaluated."""
-
-    step: int
-    total_steps: int
-    loss: float
-    loss_unit: str
-    evaluated: bool = False
-
-
-class Doing(enum.StrEnum):
-    """What a process is at; told to a watchdog."""
-
-    PREPARING = "preparing the data"
-    RESTORING = "restoring"
-    EVALUATING = "evaluating"
-    SAVING = "saving"
-    READING = "reading a batch"
-    COMPILING = "compiling"
-    UPDATING = "updating"
-
-
-def _tell_nobody(doing: Doing, step: int) -> None:
-    pass
-
-
-@dataclasses.dataclass(frozen=True)
-class Hooks:
-    """What the launcher lends the loop: a clock, the wish to stop, a watcher, a place for words.
-
-    `beat` is told what this process is at whenever that changes, and between the batches of an
-    evaluation.
-    """
-
-    clock: Callable[[], float]
-    should_stop: Callable[[], bool]
-    progress: Callable[[Progress], None]
-    warn: Callable[[str], None]
-    beat: Callable[[Doing, int], None] = _tell_nobody
+__all__ = ["Doing", "Hooks", "Loop", "Outcome", "Progress", "Status"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,14 +55,6 @@ class _Update:
     rate: float
     metrics: dict[str, Any]
     wishes: jax.Array | None  # of all processes, sent with it
-
-
-class _Diverged(Exception):
-    """The loss is not finite or exploded, after this many updates."""
-
-    def __init__(self, step: int, reason: str) -> None:
-        super().__init__(f"step {step}: {reason}")
-        self.step = step
 
 
 class Loop:
@@ -137,44 +78,55 @@ class Loop:
             keep_last=execution.keep_last,
             keep_every=execution.keep_every_steps or None,
         )
-        restored = self.store.restore(job.abstract_state)
-        for skipped in restored.skipped if restored else ():
-            hooks.warn(_skipped_line(job, skipped, to_step=restored.step if restored else 0))
-        self.start = restored.step if restored else 0
-        self.step = self.start
-        before = restored.metrics if restored else {}
-        self.saved_step = restored.step if restored else None
-        self.saved_evaluation = job.loss.key in before  # of the state of that step
-        self.state: State = restored.tree if restored else job.initial_state()
+        self.spikes = Spikes(job.guard)
+        self._begin_at(self.store.restore(job.abstract_state))
         self.record = Record(
             job.directory / "record.jsonl",
             job.header(),
             step=self.start,
+            rollbacks=self.spikes.rollbacks,
             follows=not self.peers.leads,
         )
-        self.waiting: _Update | None = None
-        names = (f"training_{job.training_loss.key}", "learning_rate", "grad_norm")
-        self.last_update: dict[str, Any] = {k: before[k] for k in names if k in before}
         self.began_s = self.last_row_s = self.last_save_s = hooks.clock()
         self.last_row_step = self.start
         self.waited_s = 0.0  # for data, since the last row
         self.looks = 0  # between the batches of this evaluation
 
+    def _begin_at(self, restored: Restored | None) -> None:
+        """Take a checkpoint for the state from which to go on; None: the state at the beginning."""
+        job = self.job
+        for skipped in restored.skipped if restored else ():
+            self.hooks.warn(_skipped_line(job, skipped, to_step=restored.step if restored else 0))
+        self.start = restored.step if restored else 0
+        self.step = self.start
+        before = restored.metrics if restored else {}
+        self.saved_step = restored.step if restored else None
+        self.saved_evaluation = job.loss.key in before  # of the state of that step
+        self.save_owed = False  # put off until the state is trusted
+        self.state: State = restored.tree if restored else job.initial_state()
+        self.spikes.adopt(self.state)
+        self.waiting: _Update | None = None
+        names = (f"training_{job.training_loss.key}", "learning_rate", "grad_norm")
+        self.last_update: dict[str, Any] = {k: before[k] for k in names if k in before}
+
     def run(self) -> Outcome:
         """Train to the end, to a signal or to a divergence; always leaves a good record."""
         try:
             return self._run_or_stop()
-        except _Diverged as reason:
+        except Diverged as reason:
             return self._diverged(reason)
         finally:
             self.store.close()
             self.record.close()
 
     def _run_or_stop(self) -> Outcome:
-        try:
-            return self._run()
-        except Stopped:
-            return self._interrupted(self.step)
+        while True:
+            try:
+                return self._run()
+            except RollBack as back:
+                self._roll_back(back.spike)
+            except Stopped:
+                return self._interrupted(self.step)
 
     def _stop_if_asked(self) -> None:
         if self.wishes.stop if self.agreement else self.hooks.should_stop():
@@ -193,8 +145,8 @@ class Loop:
         return bool(every_s) and self.hooks.clock() - self.last_save_s >= every_s
 
     def _run(self) -> Outcome:
-        job, total = self.job, self.job.total_steps
-        with job.train_batches().prefetched(self.start, total) as batches:
+        job, total, shift = self.job, self.job.total_steps, self.spikes.shift
+        with job.train_batches().prefetched(self.start + shift, total + shift) as batches:
             for step in range(self.start, total):
                 self.step = step
                 self._before_update(step)
@@ -226,9 +178,12 @@ class Loop:
         # A stop inside this evaluation saved the state without it.
         without = bool(metrics) and self.saved_step == step and not self.saved_evaluation
         timed = self.wishes.save if self.agreement else self._timed_save_is_due()
-        due = timed or step % execution.checkpoint_every_steps == 0
-        if due and (step > self.start or without):
-            self._save(step, metrics)
+        due = timed or step % execution.checkpoint_every_steps == 0 or self.spikes.is_anchor(step)
+        if self.save_owed or (due and (step > self.start or without)):
+            self._write_waiting()
+            self.save_owed = self.spikes.suspects(step)
+            if not self.save_owed:
+                self._save(step, metrics)
 
     def _update(self, step: int, batch: dict[str, np.ndarray]) -> None:
         job, first = self.job, step == self.start
@@ -236,10 +191,11 @@ class Loop:
         rate = learning_rate(
             job.run.optimizer, step, total_steps=job.total_steps, warmup_steps=job.warmup_steps
         )
+        number = step + self.spikes.shift  # what is random in a batch goes with it
         self.state, metrics = self.compiled.train(
             self.state,
-            job.place(batch, Stream.TRAIN, step),
-            key(job.run.seed, Stream.TRAIN, step),
+            job.place(batch, Stream.TRAIN, number),
+            key(job.run.seed, Stream.TRAIN, number),
             jnp.float32(rate),
         )
         sent = self._send_wishes(after=metrics["grad_norm"])
@@ -280,9 +236,13 @@ class Loop:
             return
         self._hear_wishes(update)
         job = self.job
-        numbers = {name: float(value) for name, value in update.metrics.items()}
         key, unit = job.training_loss.key, job.training_loss.unit
+        judged = update.metrics.get("guard")
+        numbers = {k: float(value) for k, value in update.metrics.items() if k != "guard"}
         loss, grad_norm = numbers.pop(key), numbers.pop("grad_norm")
+        if judged is not None and (verdict := Verdict.of(judged)).suspicious:
+            self._answer(Spike(update.step, loss, grad_norm, verdict))
+            return
         row = {key: loss, "learning_rate": update.rate, "grad_norm": grad_norm, **numbers}
         self.last_update = {
             f"training_{key}": loss,
@@ -290,7 +250,7 @@ class Loop:
             "grad_norm": grad_norm,
         }
         if not all(math.isfinite(value) for value in row.values()) or loss > job.loss_limit:
-            raise _Diverged(
+            raise Diverged(
                 update.step,
                 f"loss {loss:.4g} {unit} (limit {job.loss_limit:.4g}), learning "
                 f"rate {update.rate:.4g}, gradient norm {grad_norm:.4g}",
@@ -298,6 +258,45 @@ class Loop:
         if update.step % job.run.train.log_every_steps == 0 or update.step == job.total_steps:
             self._row("train", update.step, row, speed=True)
             self.hooks.progress(Progress(update.step, job.total_steps, loss, unit))
+
+    def _answer(self, spike: Spike) -> None:
+        """Leave the update out, as the step did already, or raise what follows from it."""
+        action, step = self.spikes.action(spike), spike.step
+        if action == ROLLBACK:
+            raise RollBack(spike)
+        self.record.append(self._spike_row(spike, action))
+        if action == STOP:
+            raise Diverged(step, f"{spike}; {self.spikes.too_many()}")
+        self.hooks.warn(f"step {step}: {spike}: the update is left out")
+
+    def _spike_row(self, spike: Spike, action: str) -> dict[str, Any]:
+        row = self.spikes.row(spike, loss_key=self.job.training_loss.key, action=action)
+        place = {"kind": "spike", "step": spike.step, **self.job.amounts(spike.step)}
+        return {**place, **row, "clock": self._clock(spike.step, speed=False)}
+
+    def _roll_back(self, spike: Spike) -> None:
+        """Return to an earlier step and leave out the batches up to the spike.
+
+        What a kill leaves of it is a run that comes to the same spike again. So is one whose
+        checkpoint of that step is damaged: it goes on from an older one.
+        """
+        spikes, target = self.spikes, self.spikes.target(spike)
+        self.hooks.warn(
+            f"step {spike.step}: {spike}: back to step {target} without the "
+            f"{spikes.left_out(spike)} batches from there"
+        )
+        self.hooks.beat(Doing.RESTORING, target)
+        row, counters = self._spike_row(spike, ROLLBACK), spikes.after(spike)
+        before, self.state = spikes.rollbacks, {}  # room for the other state
+        self._begin_at(self.store.restore(self.job.abstract_state, up_to=target))
+        self.store.forget_after(target)  # not before another one is found good
+        if self.start == target:
+            self.record.set_back(target, rollbacks=before)
+            self.record.append(row)
+            self.state = spikes.with_counters(self.state, counters, layout=self.job.layout)
+        else:
+            self.record.set_back(self.start, rollbacks=spikes.rollbacks)
+        self._restart_clock(self.start)
 
     def _row(self, kind: str, step: int, fields: dict[str, Any], *, speed: bool = False) -> None:
         if step in self.record.steps[kind]:
@@ -335,7 +334,7 @@ class Loop:
             raw.save(self.job.directory, step=step)
         loss = raw.row()[self.job.loss.key]
         if not math.isfinite(loss):
-            raise _Diverged(step, f"validation loss {loss} {self.job.loss.unit}")
+            raise Diverged(step, f"validation loss {loss} {self.job.loss.unit}")
         unit = self.job.loss.unit
         self.hooks.progress(Progress(step, self.job.total_steps, loss, unit, evaluated=True))
         self._restart_clock(step)
@@ -349,6 +348,7 @@ class Loop:
         self._write_waiting()
         self.hooks.beat(Doing.SAVING, step)
         self.record.sync()
+        self.store.held = self.spikes.held(step, newest=self.saved_step)
         self.store.save(step, self.state, metrics={**self._progress_at(step), **metrics})
         self.saved_step, self.saved_evaluation = step, bool(metrics)
         self.wishes = dataclasses.replace(self.wishes, save=False)
@@ -360,13 +360,23 @@ class Loop:
         return {**self.job.amounts(step), **self.job.counted(), **self.last_update}
 
     def _interrupted(self, step: int) -> Outcome:
-        self._write_waiting()
-        if self.saved_step != step:
+        """Save and leave; a state that is not trusted is not saved, the run comes to it again."""
+        try:
+            self._write_waiting()
+            trusted = not self.spikes.suspects(step)
+        except RollBack:
+            trusted = False
+        if trusted and self.saved_step != step:
             self._save(step, {})
         self.store.wait()
-        return Outcome(Status.INTERRUPTED, step, f"saved at step {step}")
+        if trusted:
+            return Outcome(Status.INTERRUPTED, step, f"saved at step {step}")
+        good = f"step {self.saved_step}" if self.saved_step else "no checkpoint"
+        return Outcome(
+            Status.INTERRUPTED, step, f"saved is {good}; what follows it ends in a loss spike"
+        )
 
-    def _diverged(self, reason: _Diverged) -> Outcome:
+    def _diverged(self, reason: Diverged) -> Outcome:
         self.store.wait()
         good = self.store.steps()
         kept = f"the last good checkpoint is step {good[-1]}" if good else "no checkpoint was saved"

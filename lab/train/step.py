@@ -13,6 +13,7 @@ from lab.core.keys import key as stream_key
 from lab.core.layout import Layout, constrain_batch
 from lab.layers.draws import WHOLE, Part, in_parts
 from lab.models.objective import NATS
+from lab.train.guard import Guard
 from lab.train.job import Steps, compiled_steps
 from lab.train.optimizer import apply_update, ema_update
 from lab.train.state import State
@@ -98,10 +99,11 @@ def make_steps(
     loss_key: str,
     bound_draws: int,
     parts: int = 1,
+    guard: Guard | None = None,
 ) -> Steps:
     """Compile-on-first-use steps under a layout; the rate is an argument, not a constant.
 
-    A training batch runs in so many `parts`.
+    A training batch runs in so many `parts`. With a guard the state has its part.
     """
     mesh = layout.abstract_mesh
     specs = jax.tree.map(lambda sharding: sharding.spec, shardings["params"])
@@ -126,4 +128,4 @@ def make_steps(
         with jax.sharding.use_abstract_mesh(mesh):
             return evaluation(params, batch, draws=bound_draws)
 
-    return compiled_steps(layout, shardings, train=train, evaluate=evaluate)
+    return compiled_steps(layout, shardings, train=train, evaluate=evaluate, guard=guard)

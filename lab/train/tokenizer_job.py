@@ -122,6 +122,7 @@ class TokenizerJob(Job[TokenizerRunConfig]):
             objective=self.objective,
             learner=Learner(self.run.optimizer, direction(self.run.optimizer)),
             perceptual=self.perceptual,
+            guard=self.guard,
         )
 
     def place(

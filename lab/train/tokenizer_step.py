@@ -25,6 +25,7 @@ from lab.tokenizers.adversarial import (
 from lab.tokenizers.bottleneck import Bottled
 from lab.tokenizers.levels import in_unit_range, to_levels
 from lab.tokenizers.reconstruction_loss import l1_per_image, l2_per_image
+from lab.train.guard import Guard, guarded
 from lab.train.job import Steps
 from lab.train.optimizer import apply_update, ema_update
 from lab.train.state import State
@@ -221,6 +222,7 @@ def make_tokenizer_steps(
     objective: Objective,
     learner: Learner,
     perceptual: Distance | None,
+    guard: Guard | None,
 ) -> Steps:
     """Compile-on-first-use steps under a layout.
 
@@ -238,7 +240,7 @@ def make_tokenizer_steps(
 
     whole, rows = layout.replicated(), layout.batch_sharding()
     compiled = jax.jit(
-        train,
+        guarded(train, guard),
         in_shardings=(shardings, rows, whole, whole, whole),
         out_shardings=(shardings, whole),
         donate_argnums=0,
