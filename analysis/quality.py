@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +27,9 @@ REAL = "_real"  # ending of a metric that was measured on real images instead of
 class Value:
     """One number with its interval; low and high are NaN where none was stated.
 
-    `layer` and `per_head` are there for what is measured inside a model.
+    `quantile` is half of the interval in standard errors, NaN where none is to be read from it.
+    `layer` and `per_head` are there for what is measured inside a model, `penalty_at_edge` for a
+    probe: whether the penalty it chose is the largest or smallest that was tried.
     """
 
     metric: str
@@ -44,11 +45,14 @@ class Value:
     per_head: tuple[float, ...] = ()
     stack: str = ""
     likelihood: str = ""  # of nats: exact or a bound
+    quantile: float = math.nan
+    penalty_at_edge: bool | None = None
 
     @property
     def se(self) -> float:
-        """Standard error that a normal interval of this width has."""
-        return (self.high - self.low) / (2.0 * normal_quantile(self.level))
+        """Standard error: half of the interval over the quantile it was made with; NaN without."""
+        width = self.high - self.low
+        return width / (2.0 * self.quantile) if width else width
 
 
 @dataclass(frozen=True)
@@ -78,11 +82,6 @@ class Task:
         images = self.reference.get("images")
         count = [f"{images:,} images"] if isinstance(images, int) else []
         return " ".join([word for word in words if word] + count) + _at(self.reference)
-
-
-def normal_quantile(level: float) -> float:
-    """Half width of a two-sided normal interval of this level, in standard errors."""
-    return statistics.NormalDist().inv_cdf(0.5 + level / 2)
 
 
 def _at(found: Mapping[str, object]) -> str:
@@ -155,7 +154,9 @@ def _value(row: object, place: Path) -> Value:
     better = field(row, "better", place)
     if better not in BETTER:
         raise AnalysisError(f"{place}: better = {better!r}; allowed are lower, higher and null")
-    layer = row.get("layer")
+    layer, edge = row.get("layer"), row.get("penalty_at_edge")
+    if edge is not None and not isinstance(edge, bool):
+        raise AnalysisError(f"{place}: penalty_at_edge = {edge!r}; allowed are true, false, null")
     return Value(
         metric=_text(row, "metric", place),
         value=_number(row, "value", place),
@@ -170,7 +171,17 @@ def _value(row: object, place: Path) -> Value:
         per_head=tuple(_head(one, place) for one in row.get("per_head") or ()),
         stack=str(row.get("stack") or ""),
         likelihood=str(row.get("likelihood") or ""),
+        quantile=_quantile(row, place),
+        penalty_at_edge=edge,
     )
+
+
+def _quantile(row: dict, place: Path) -> float:
+    """Above zero; NaN where it is null, and in rows of before it was recorded."""
+    found = _float(row.get("quantile"), "quantile", place)
+    if found <= 0:
+        raise AnalysisError(f"{place}: quantile = {found}; allowed is above 0, or null")
+    return found
 
 
 def _number(row: dict, name: str, place: Path) -> float:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analysis.quality import normal_quantile
 from analysis.quality_table import last_name, run_word
 
 if TYPE_CHECKING:
@@ -56,9 +55,8 @@ def best_of(rows: pd.DataFrame) -> Best:
     sign = -1.0 if (rows["better"] == "higher").all() else 1.0
     score = sign * rows["value"].to_numpy(dtype=float)
     at = int(np.nanargmin(score))
-    se = rows["se"].to_numpy(dtype=float)
-    quantile = normal_quantile(float(rows["level"].iloc[0]))
-    near = score - score[at] <= quantile * np.hypot(se, se[at])
+    half = (rows["high"] - rows["low"]).to_numpy(dtype=float) / 2
+    near = score - score[at] <= np.hypot(half, half[at])
     near[at] = False
     return Best(rows.iloc[at], rows[near], len(rows))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 SAY = "list and draw what was measured of images and features"
 UNBROKEN = 240  # characters of a line that no terminal cuts
+AT_EDGE = "penalty at the edge"
 EXAMPLE = "runs/first_ladder --out quality"
 
 
@@ -139,8 +140,15 @@ def _by_layer(column: Column) -> list[dict[str, str]]:
         every = rows.to_dict("records")
         cells = {f"layer {_layer(row)}": shown(row["value"]) for row in every}
         widest = max((row["high"] - row["low"]) / 2 for row in every)
-        out.append(_about(every[0], column) | cells | {"± at most": shown(widest)})
+        cells |= {"± at most": shown(widest), AT_EDGE: _at_edge(every)}
+        out.append(_about(every[0], column) | cells)
     return out
+
+
+def _at_edge(rows: Sequence[Mapping]) -> str:
+    """1 of 4: probes whose penalty is the largest or smallest tried; empty where none has one."""
+    told = [row["penalty_at_edge"] for row in rows if row["penalty_at_edge"] is not None]
+    return f"{sum(map(bool, told))} of {len(told)}" if told else ""
 
 
 def _cells(row: Mapping, column: Column, values: pd.DataFrame) -> dict[str, str]:
@@ -148,6 +156,7 @@ def _cells(row: Mapping, column: Column, values: pd.DataFrame) -> dict[str, str]
         "layer": _layer(row),
         column.metric: shown(row["value"]),
         f"{column.same['level']:.0%} interval": interval(row),
+        AT_EDGE: {True: "yes", False: "no"}.get(row["penalty_at_edge"], ""),
     }
     real = floor_of(row, values)
     if len(real):

@@ -20,7 +20,7 @@ SETTING = "settings."
 # What makes two values those of one column; settings that differ stand beside them, a column each.
 SAME = ("what", "metric", "unit", "likelihood", "extractor", "reference", "samples")
 SAME += ("level", "weights")
-SAID = ("level", "samples", "counts")  # settings that stand beside every value
+SAID = ("level", "samples", "counts", "kid_counts")  # settings that stand beside every value
 RANDOMNESS = "randomness"
 ORDER = (
     "fd",
@@ -224,7 +224,7 @@ def columns_of(values: pd.DataFrame) -> list[Column]:
     settings = settings_of(values)
     out = []
     for key, rows in values.groupby(list(SAME), dropna=False, sort=True):
-        varied = tuple(name for name in settings if len(_given(rows[name])) > 1)
+        varied = tuple(name for name in settings if _varies(rows, name))
         shared = {name: _given(rows[name]) for name in settings if name not in varied}
         out.append(
             Column(
@@ -236,6 +236,13 @@ def columns_of(values: pd.DataFrame) -> list[Column]:
         )
     place = {what: index for index, what in enumerate(ORDER)}
     return sorted(out, key=lambda column: place.get(str(column.same["what"]), len(ORDER)))
+
+
+def _varies(rows: pd.DataFrame, name: str) -> bool:
+    """Two values, or one that a run has in one task and not in another of before it was stated."""
+    if len(_given(rows[name])) > 1:
+        return True
+    return bool((rows.groupby(["identity", "step"])[name].nunique() > 1).any())
 
 
 def _given(texts: pd.Series) -> list[str]:

@@ -1,4 +1,4 @@
-"""The tables and the figure of the answer, from the quality.jsonl of results/.
+"""The tables of the answer, from the quality.jsonl of results/; figure.py draws.
 
 python experiments/04_quality/answer.py
 """
@@ -38,6 +38,20 @@ TOKENS: dict[str, Sequence[str]] = {
 KINDS = tuple(kind for kinds in TOKENS.values() for kind in kinds)
 PROBED = ("S0", "S1", "S2", "S3")
 
+# What the commands of README.md ask for: settings, split and number of the reference. Lines of
+# other ways are passed over, such as probes of families before the penalties went down to 1e-7.
+JUDGED = {"seed": 0, "samples": 1024, "counts": [128, 256, 512, 1024]}
+GRID = {"seed": 0, "samples": 512, "counts": [64, 128, 256, 512], "labels": "data"}
+RIDGE = {"probe": "ridge", "train_images": 8000, "seed": 0}
+PENALTIES = {"03_families": "10 to 1e-07, 2 a decade", "04_quality_sizes": None}  # None: to 1e-5
+ASKED: dict[str, tuple[dict[str, Any], str, int]] = {
+    "fd": (JUDGED | {"labels": "data"}, "train", 21_459),
+    "reconstruction": (JUDGED, "train", 21_459),
+    "randomness": (GRID, "train", 4096),
+    "probe": (RIDGE, "validation", 2796),
+    "attention": ({"time": 0}, "validation", 256),
+}
+
 Run = dict[str, Any]
 Seeds = list[Run]
 
@@ -47,12 +61,47 @@ def read(study: str) -> dict[str, Seeds]:
     found: dict[str, Seeds] = {}
     for path in sorted((RESULTS / study).glob("*/quality.jsonl")):
         record = [json.loads(line) for line in (path.parent / "record.jsonl").open()]
-        tasks = [json.loads(line) for line in path.open()]
+        tasks = [task for task in map(json.loads, path.open()) if asked(task, study)]
         last = [r for r in record if r["kind"] == "evaluation" and r["weights"] == "raw"][-1]
         kind, _, seed = record[0]["name"].rpartition("-")
-        run = {"seed": int(seed), "bits": last["loss_nats_per_image"] * BITS, "tasks": tasks}
+        run = {
+            "name": record[0]["name"],
+            "seed": int(seed),
+            "bits": last["loss_nats_per_image"] * BITS,
+            "tasks": tasks,
+        }
         found.setdefault(kind, []).append(run)
+    refuse_mixed(itertools.chain.from_iterable(found.values()))
     return {kind: sorted(runs, key=lambda run: run["seed"]) for kind, runs in found.items()}
+
+
+def asked(task: dict[str, Any], study: str) -> bool:
+    """Whether a line is of what the commands ask for."""
+    if task["what"] not in ASKED:
+        return False
+    settings, split, images = ASKED[task["what"]]
+    wanted = settings | {"level": LEVEL}
+    if task["what"] == "probe":
+        wanted |= {"penalties": PENALTIES[study]}
+    reference = task["reference"]
+    same = all(task["settings"].get(name) == value for name, value in wanted.items())
+    return same and (reference["split"], reference["images"]) == (split, images)
+
+
+def refuse_mixed(runs: Iterable[Run]) -> None:
+    """Leave where runs were judged by other networks or images, or one twice at one point."""
+    ways: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+    for run in runs:
+        points = set()
+        for task in run["tasks"]:
+            extractor, reference = task["extractor"] or {}, task["reference"]
+            at = task["what"], extractor.get("name"), reference["resolution"]
+            way = extractor.get("identity"), reference["identity"]
+            drawn = task["settings"].get("sampler") if task["what"] == "randomness" else None
+            point = (*at, json.dumps(drawn, sort_keys=True))
+            if ways.setdefault(at, way) != way or point in points:
+                raise SystemExit(f"{run['name']}: {at}: by {way}, others by {ways[at]}, or twice")
+            points.add(point)
 
 
 def values(run: Run, what: str, metric: str, extractor: str = "") -> list[dict[str, Any]]:
@@ -72,19 +121,26 @@ def last(run: Run, metric: str, extractor: str, what: str = "fd") -> float | Non
     return max(found, key=lambda value: value["samples"])["value"] if found else None
 
 
-def over_seeds(numbers: Sequence[float | None], form: str) -> str:
-    """The mean, and half of Student's interval over seeds where there are three or more."""
+def spread(numbers: Sequence[float]) -> tuple[float, float]:
+    """The mean over seeds, and half of Student's interval where there are three or more."""
     from scipy import stats
 
+    mean = float(np.mean(numbers))
+    if len(numbers) < 3:
+        return mean, 0.0
+    t = float(stats.t.ppf(0.5 + LEVEL / 2, len(numbers) - 1))
+    return mean, t * float(np.std(numbers, ddof=1)) / math.sqrt(len(numbers))
+
+
+def over_seeds(numbers: Sequence[float | None], form: str) -> str:
+    """The mean with half of its interval, or with how many seeds there are."""
     kept = [number for number in numbers if number is not None]
     if not kept:
         return ""
-    mean = format(float(np.mean(kept)), form)
+    mean, half = spread(kept)
     if len(kept) < 3:
-        return f"{mean} ({len(kept)} seed{'s' if len(kept) > 1 else ''})"
-    t = float(stats.t.ppf(0.5 + LEVEL / 2, len(kept) - 1))
-    half = t * float(np.std(kept, ddof=1)) / math.sqrt(len(kept))
-    return f"{mean} ± {format(half, form)}"
+        return f"{format(mean, form)} ({len(kept)} seed{'s' if len(kept) > 1 else ''})"
+    return f"{format(mean, form)} ± {format(half, form)}"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -129,36 +185,72 @@ def limit_row(name: str, runs: Seeds, extractor: str, what: str) -> list[str]:
     return [name, "", *cells]
 
 
-def probe_table(runs: dict[str, Seeds], order: Sequence[str]) -> str:
-    """Top-1 in percent by layer; the best in bold."""
-    rows, depth = [], 0
+def layer_table(
+    runs: dict[str, Seeds], order: Sequence[str], metric: str, form: str, *, percent: bool = False
+) -> str:
+    """A row a kind, a column a layer; of probes, in percent, the best in bold."""
+    rows, what = [], metric.partition("_")[0]
     for kind in (kind for kind in order if kind in runs):
         by_layer: dict[int, list[float]] = {}
         for run in runs[kind]:
-            for value in values(run, "probe", "probe_top1"):
-                by_layer.setdefault(value["layer"], []).append(100 * value["value"])
-        if not by_layer:
-            continue
-        depth = max(depth, len(by_layer))
-        best = max(by_layer, key=lambda layer: float(np.mean(by_layer[layer])))
-        cells = [over_seeds(by_layer[layer], ".1f") for layer in sorted(by_layer)]
-        rows.append([kind, *(f"**{c}**" if i == best else c for i, c in enumerate(cells))])
-    padded = [row + [""] * (depth + 1 - len(row)) for row in rows]
-    return table(["top-1, %", "embedding", *(f"block {i}" for i in range(1, depth))], padded)
+            for value in values(run, what, metric):
+                number = 100 * value["value"] if percent else value["value"]
+                by_layer.setdefault(value["layer"], []).append(number)
+        cells = [over_seeds(by_layer[layer], form) for layer in sorted(by_layer)]
+        if percent and cells:
+            best = max(sorted(by_layer), key=lambda layer: float(np.mean(by_layer[layer])))
+            cells[best] = f"**{cells[best]}**"
+        rows += [[kind, *cells]] if cells else []
+    depth = max(len(row) for row in rows)
+    names = ["embedding"] * percent + [f"block {i}" for i in range(1, depth)]
+    padded = [row + [""] * (depth - len(row)) for row in rows]
+    return table(["top-1, %" if percent else metric, *names[: depth - 1]], padded)
 
 
-def attention_table(runs: dict[str, Seeds], metric: str, form: str) -> str:
-    """A mean over heads by layer, a row a size; then how far attending evenly would reach."""
-    rows, depth = [], 0
-    for size in (size for size in SIZES if size in runs):
-        by_layer: dict[int, list[float]] = {}
-        for run in runs[size]:
-            for value in values(run, "attention", metric):
-                by_layer.setdefault(value["layer"], []).append(value["value"])
-        depth = max(depth, len(by_layer))
-        rows.append([size, *(over_seeds(by_layer[layer], form) for layer in sorted(by_layer))])
-    padded = [row + [""] * (depth + 1 - len(row)) for row in rows]
-    return table([metric, *(f"block {i + 1}" for i in range(depth))], padded)
+def at_edge(runs: dict[str, Seeds]) -> str:
+    """In how many probes the penalty is the largest or smallest that was tried, and which."""
+    found = [
+        (kind, v) for kind in runs for r in runs[kind] for v in values(r, "probe", "probe_top1")
+    ]
+    least = [kind for kind, value in found if value["penalty_at_edge"] and value["penalty"] < 1]
+    most = sum(value["penalty_at_edge"] for _, value in found) - len(least)
+    of = ", ".join(f"{kind} {least.count(kind)}" for kind in dict.fromkeys(least))
+    low = f"{len(least)} at the smallest penalty ({of or 'none'})"
+    return f"- of {len(found)} probes {low}, {most} at the largest"
+
+
+def curves(run: Run, metric: str, extractor: str) -> dict[int, dict[str, Any]]:
+    """A distance by the number of samples; empty where the run was not judged."""
+    return {value["samples"]: value for value in values(run, "fd", metric, extractor)}
+
+
+def curve_table(runs: dict[str, Seeds], order: Sequence[str], extractor: str) -> str:
+    """FD and KID by samples used, means over the seeds whose curves were measured."""
+    rows, counts = [], JUDGED["counts"]
+    for kind in (kind for kind in order if kind in runs):
+        cells = []
+        for metric, form in (("fd_eurosat", ".2f"), ("kid_eurosat", ".4f")):
+            each = [curves(run, metric, extractor) for run in runs[kind]]
+            for count in counts:
+                numbers = [curve[count]["value"] for curve in each if counts[0] in curve]
+                cells.append(format(float(np.mean(numbers)), form) if numbers else "")
+        rows.append([kind, *cells])
+    head = [f"{metric} {count}" for metric in ("FD", "KID") for count in counts]
+    return table(["", *head], [row for row in rows if any(row[1:])])
+
+
+def strays(runs: dict[str, Seeds], metric: str, extractor: str) -> str:
+    """How far the curve lies from its end, in halves of the interval there."""
+    counts = JUDGED["counts"]
+    every = (curves(run, metric, extractor) for run in itertools.chain(*runs.values()))
+    found = [curve for curve in every if counts[0] in curve]
+    words = []
+    for count in counts[:-1]:
+        ends = [(curve[count]["value"], curve[counts[-1]]) for curve in found]
+        off = [(value - end["value"]) / (end["high"] - end["value"]) for value, end in ends]
+        words.append(f"{count}: mean {np.mean(off):+.2f}, at most {np.max(np.abs(off)):.2f}")
+    said = f"- {metric} by {extractor}, {len(found)} runs, from that of {counts[-1]}"
+    return f"{said}, in halves of its interval: {'; '.join(words)}"
 
 
 def grid_of(run: Run, extractor: str) -> dict[tuple[float, int, float], dict[str, Any]]:
@@ -213,123 +305,6 @@ def agreement(
     return f"tau {tau:.2f}, rho {rho:.2f} over {len(kept)} kinds"
 
 
-def spread(numbers: Sequence[float]) -> tuple[float, float]:
-    """The mean over seeds, and half of Student's 90 % interval where there are three."""
-    from scipy import stats
-
-    mean = float(np.mean(numbers))
-    if len(numbers) < 3:
-        return mean, 0.0
-    t = float(stats.t.ppf(0.95, len(numbers) - 1))
-    return mean, t * float(np.std(numbers, ddof=1)) / len(numbers) ** 0.5
-
-
-def bits_and_distance(axis: Any, families: dict[str, Seeds]) -> None:
-    """A dot a kind, a colour a tokenizer."""
-    for index, tokens in enumerate(name for name in TOKENS if name != "pixels"):
-        found = [kind for kind in TOKENS[tokens] if kind in families]
-        floor = [
-            last(run, "fd_eurosat_reconstructed", EXTRACTOR, "reconstruction")
-            for kind in found
-            for run in families[kind]
-        ]
-        for number in [number for number in floor if number is not None][:1]:
-            axis.axhline(number, color=f"C{index}", linestyle=":", linewidth=1)
-        for place, kind in enumerate(found):
-            runs = families[kind]
-            distances = [last(run, "fd_eurosat", EXTRACTOR) for run in runs]
-            x = mean_of(run["bits"] for run in runs)
-            y, half = spread([d for d in distances if d is not None])
-            label = tokens if place == 0 else None
-            axis.errorbar(x, y, yerr=half, fmt="o", color=f"C{index}", capsize=2, label=label)
-            axis.annotate(
-                kind, (x, y), (4, 4 - 12 * (place % 2)), textcoords="offset points", fontsize=6
-            )
-    axis.set_xscale("log")
-    axis.set_xticks([500, 1000, 1500], ["500", "1,000", "1,500"])
-    axis.minorticks_off()
-    axis.set(xlabel="bits/image", ylabel="FD-eurosat (conv)", title="likelihood and images")
-    axis.legend(fontsize=7)
-
-
-def by_layer(
-    axis: Any, runs: dict[str, Seeds], names: Sequence[str], of: Callable[[Run], list[float]]
-) -> None:
-    """A curve a name: means over seeds."""
-    for index, name in enumerate(name for name in names if name in runs):
-        each = [spread(list(layer)) for layer in zip(*map(of, runs[name]), strict=True)]
-        axis.errorbar(
-            range(len(each)),
-            [mean for mean, _ in each],
-            yerr=[half for _, half in each],
-            fmt="o-",
-            color=f"C{index}",
-            capsize=2,
-            markersize=4,
-            label=name,
-        )
-    axis.legend(fontsize=7)
-
-
-def probed(run: Run) -> list[float]:
-    """Top-1 of each layer, percent."""
-    return [100 * value["value"] for value in values(run, "probe", "probe_top1")]
-
-
-def reached(run: Run) -> list[float]:
-    """Mean attention distance of each block as a share of that of even attention."""
-    own, even = (
-        [value["value"] for value in values(run, "attention", f"attention_{name}distance_cells")]
-        for name in ("", "uniform_")
-    )
-    return [a / b for a, b in zip(own, even, strict=True)]
-
-
-def heat(axis: Any, sizes: dict[str, Seeds]) -> None:
-    """Distance against temperature at all codes and no guidance, a curve a size."""
-    for index, size in enumerate(name for name in SIZES if name in sizes):
-        grids = [grid for run in sizes[size] if (grid := grid_of(run, EXTRACTOR))]
-        points = sorted({p for grid in grids for p in grid if p[1] == 0 and p[2] == 1})
-        each = [spread([grid[p]["value"] for grid in grids if p in grid]) for p in points]
-        axis.errorbar(
-            [point[0] for point in points],
-            [mean for mean, _ in each],
-            yerr=[half for _, half in each],
-            fmt="o-",
-            color=f"C{index}",
-            capsize=2,
-            markersize=4,
-            label=size,
-        )
-    axis.set(xlabel="temperature", ylabel="FD-eurosat (conv)", title="randomness, 512 samples")
-    axis.legend(fontsize=7)
-
-
-def draw(families: dict[str, Seeds], sizes: dict[str, Seeds]) -> None:
-    """Write results/quality.svg."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    matplotlib.rcParams["svg.hashsalt"] = "quality"
-    from matplotlib import pyplot
-    from matplotlib.ticker import MaxNLocator
-
-    figure, axes = pyplot.subplots(2, 2, figsize=(9, 7), layout="constrained")
-    bits_and_distance(axes[0, 0], families)
-    by_layer(axes[0, 1], families, PROBED, probed)
-    axes[0, 1].set(xlabel="layer (0: embedding)", ylabel="top-1, %", title="linear probes")
-    by_layer(axes[1, 0], sizes, SIZES, reached)
-    axes[1, 0].set(
-        xlabel="block", ylabel="distance / that of even attention", title="attention distance"
-    )
-    heat(axes[1, 1], sizes)
-    for axis in axes.ravel():
-        axis.grid(alpha=0.2)
-    for axis in (axes[0, 1], axes[1, 0]):
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    figure.savefig(RESULTS / "quality.svg", metadata={"Date": None})
-
-
 def main() -> None:
     """Print the tables and write the figure."""
     families, sizes = read("03_families"), read("04_quality_sizes")
@@ -345,19 +320,20 @@ def main() -> None:
         print(f"- FD and KID by {name}: {agreement(families, on_tokens, fd[name], kid[name])}")
         bits = agreement(families, ON_BITS, lambda run: run["bits"], fd[name])
         print(f"- bits and FD by {name}, on binary-16: {bits}")
-    print(f"\n### Probes\n\n{probe_table(families, KINDS)}\n\n{probe_table(sizes, SIZES)}\n")
+    for name in names:
+        print(f"\n### By samples, {name}\n\n{curve_table(families, KINDS, name)}\n")
+        for metric in ("fd_eurosat", "kid_eurosat"):
+            print(strays(families, metric, name))
+    print("\n### Probes\n")
+    for runs, order in ((families, KINDS), (sizes, SIZES)):
+        print(layer_table(runs, order, "probe_top1", ".1f", percent=True))
+        print(f"\n{at_edge(runs)}\n")
     for name in names:
         print(f"### Sizes by {name}\n\n{distance_table(sizes, {'16 bits': SIZES}, name)}\n")
         if grid_of(sizes["s6"][0], name):
             print(f"{randomness_table(sizes, name)}\n")
-    for metric, form in (
-        ("attention_distance_cells", ".3f"),
-        ("attention_uniform_distance_cells", ".3f"),
-        ("attention_entropy_nats", ".3f"),
-        ("attention_sink_mass", ".3f"),
-    ):
-        print(f"{attention_table(sizes, metric, form)}\n")
-    draw(families, sizes)
+    for name in ("distance_cells", "uniform_distance_cells", "entropy_nats", "sink_mass"):
+        print(f"{layer_table(sizes, SIZES, f'attention_{name}', '.3f')}\n")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from lab.launch.evaluate_samples import curve_counts, sampler_settings
 from lab.launch.evaluate_task import Task
 from lab.launch.jobs import AnyTokenizer, make_tokenizer
 from lab.launch.sample_settings import settings_of
+from lab.metrics.probe import PENALTY_RANGE
 from lab.sampling.settings import Settings
 from lab.train.trained_generator import Trained, find_trained, kept_steps
 
@@ -137,6 +138,7 @@ class Planner:
                         "labels": flags.labels,
                         "level": flags.level,
                         "counts": list(curve_counts(samples)),
+                        "kid_counts": list(curve_counts(samples)),
                         "real": floor.about(),
                     },
                     extractor=extractor,
@@ -160,6 +162,7 @@ class Planner:
                     "samples": len(floor),
                     "level": flags.level,
                     "counts": list(curve_counts(len(floor))),
+                    "kid_counts": list(curve_counts(len(floor))),
                     "real": floor.about(),
                 },
                 extractor=extractor,
@@ -212,6 +215,7 @@ class Planner:
             what="probe",
             settings={
                 "probe": flags.probe,
+                **({"penalties": PENALTY_RANGE} if flags.probe == "ridge" else {}),
                 "train_images": len(train),
                 "train_identity": train.identity,
                 "time": self._time(subject),

@@ -29,7 +29,7 @@ BACK = "_reconstructed"  # of real images that the tokenizer encoded and decoded
 
 
 def curve_counts(samples: int) -> tuple[int, ...]:
-    """At how many samples the distance is measured: an eighth, a quarter, a half, all."""
+    """At how many samples distances are measured: an eighth, a quarter, a half, all."""
     return tuple(samples // part for part in (8, 4, 2, 1))
 
 

@@ -86,8 +86,9 @@ def bounded(mean: float, se: float, *, level: float) -> dict[str, float | str]:
     """A mean with its normal interval, as it stands in a row."""
     import statistics
 
-    half = statistics.NormalDist().inv_cdf(0.5 + level / 2) * se
-    return {"value": mean, "low": mean - half, "high": mean + half, "level": level}
+    quantile = statistics.NormalDist().inv_cdf(0.5 + level / 2)
+    low, high = mean - quantile * se, mean + quantile * se
+    return {"value": mean, "low": low, "high": high, "level": level, "quantile": quantile}
 
 
 def labelled(values: Sequence[Any], **more: Any) -> list[dict[str, Any]]:

@@ -201,10 +201,11 @@ class _Sums:
         if images < 2:
             raise LabError(f"attention, {where}: {images} images; an interval needs at least 2")
         value, error = float(self._mean[-1]), self._error(-1)
-        half = t_quantile(images, level=level) * error
+        quantile = t_quantile(images, level=level)
+        half = quantile * error
         heads = range(len(self._mean) - 1)
         return Measured(
-            mean=Interval(value, value - half, value + half, level, METHOD),
+            mean=Interval(value, value - half, value + half, level, METHOD, quantile),
             per_head=tuple(float(self._mean[h]) if self._count[h] else None for h in heads),
             standard_error_per_head=tuple(
                 self._error(h) if self._count[h] > 1 else None for h in heads

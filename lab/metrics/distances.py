@@ -15,7 +15,7 @@ from lab.core.errors import LabError
 from lab.metrics.frechet import LIMIT_SAMPLES, frechet_curve, frechet_infinity
 from lab.metrics.inception_score import inception_score
 from lab.metrics.interval import Interval
-from lab.metrics.kernel_distance import KernelSet, kernel_distance, kernel_set
+from lab.metrics.kernel_distance import KernelSet, kernel_curve, kernel_set
 from lab.metrics.moments import Moments, moments_of
 from lab.metrics.precision_recall import Manifold, manifold, precision, recall
 
@@ -79,6 +79,7 @@ class Value:
     better: str
     samples: int
     unit: str
+    quantile: float | None = None  # half of the interval in standard errors
 
 
 def judge(
@@ -90,21 +91,21 @@ def judge(
     seed: int,
     counts: Sequence[int],
 ) -> list[Value]:
-    """All metrics of N generated images, the Frechet distance also of fewer.
+    """All metrics of N generated images, the Frechet and the kernel distance also of fewer.
 
-    "fd" stands once for each of `counts` that is below N, in order, and then for N; the others
-    once, of all N; "fd_infinity" not at all below 1.5 F images, where it cannot be had. `seed`
-    orders the images into groups; what it changes is far within the intervals. Raises LabError for
-    a level outside 0 to 1, fewer than 40 images, a count below 4 or above N, or features and
-    classes that are not those of the reference.
+    "fd" and "kid" stand once for each of `counts` that is below N, in order, and then for N; the
+    others once, of all N; "fd_infinity" not at all below 1.5 F images, where it cannot be had.
+    `seed` orders the images into sets and groups; what it changes is far within the intervals.
+    Raises LabError for a level outside 0 to 1, fewer than 40 images, a count below 4 or above N, or
+    features and classes that are not those of the reference.
     """
     _check(features_NF, log_probabilities_NK, reference, level)
     total = len(features_NF)
     used = [*sorted(n for n in set(counts) if n != total), total]
-    curve = frechet_curve(features_NF, reference.moments, used, level=level, seed=seed)
-    kernels, balls = kernel_set(features_NF), manifold(features_NF)
+    frechet = frechet_curve(features_NF, reference.moments, used, level=level, seed=seed)
+    kernel = kernel_curve(features_NF, reference.kernels, used, level=level, seed=seed)
+    balls = manifold(features_NF)
     found = {
-        "kid": kernel_distance(kernels, reference.kernels, level=level),
         "inception_score": inception_score(log_probabilities_NK, level=level, seed=seed),
         "precision": precision(balls, reference.manifold, level=level),
         "recall": recall(balls, reference.manifold, level=level, seed=seed),
@@ -113,7 +114,8 @@ def judge(
         limit = frechet_infinity(features_NF, reference.moments, level=level, seed=seed)
         found = {"fd_infinity": limit, **found}
     return [
-        *(_value("fd", point.distance, samples=point.samples) for point in curve),
+        *(_value("fd", point.distance, samples=point.samples) for point in frechet),
+        *(_value("kid", point.distance, samples=point.samples) for point in kernel),
         *(_value(metric, interval, samples=total) for metric, interval in found.items()),
     ]
 

@@ -177,9 +177,10 @@ def _jackknife(
     samples: _Samples, statistic: Callable[[_Samples], float], *, level: float, groups: int
 ) -> Interval:
     value, left_out = _left_out(samples, statistic, groups=groups)
-    half = t_quantile(groups, level=level) * float(standard_error(left_out))
+    quantile = t_quantile(groups, level=level)
+    half = quantile * float(standard_error(left_out))
     method = f"jackknife of {groups} groups of samples; reference fixed"
-    return Interval(value, value - half, value + half, level, method)
+    return Interval(value, value - half, value + half, level, method, quantile)
 
 
 def _left_out(

@@ -38,13 +38,15 @@ def inception_score(
     value = log_score(logs_NK, splits=splits)
     group_N = np.arange(len(logs_NK)) % GROUPS
     left_out = [log_score(logs_NK[group_N != g], splits=splits) for g in range(GROUPS)]
-    half = t_quantile(GROUPS, level=level) * float(standard_error(np.array(left_out)))
+    quantile = t_quantile(GROUPS, level=level)
+    half = quantile * float(standard_error(np.array(left_out)))
     return Interval(
         value=math.exp(value),
         low=math.exp(value - half),
         high=math.exp(value + half),
         level=level,
         method=f"{splits} split{'s' * (splits > 1)}; jackknife of {GROUPS} groups of images",
+        quantile=quantile,
     )
 
 

@@ -14,6 +14,8 @@ class Interval:
     """A value, its interval of this level (0.9 is 90 %), and how it was made.
 
     The value need not be the middle, and is outside where a bound of the metric cuts the interval.
+    `quantile` is half of the interval in standard errors: of a normal or Student's t. It is None
+    where the interval is not made of one standard error, and none is to be read from it.
     """
 
     value: float
@@ -21,6 +23,7 @@ class Interval:
     high: float
     level: float
     method: str
+    quantile: float | None = None
 
 
 def wilson(successes: int, count: int, level: float) -> Interval:
@@ -43,4 +46,5 @@ def wilson(successes: int, count: int, level: float) -> Interval:
         high=1.0 if successes == count else middle + half,
         level=level,
         method="wilson",
+        quantile=z,
     )

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -42,6 +43,14 @@ class KernelSet:
         mean_N = self.within_N / (n - 1)
         rest = self.squares - 2 * n * np.square(mean_N).sum() + n * (n + 1) * mean_N.mean() ** 2
         return max(0.0, float(rest)) / (n * (n - 1))
+
+
+@dataclasses.dataclass(frozen=True)
+class KernelPoint:
+    """The distance by sets of this many images."""
+
+    samples: int
+    distance: Interval
 
 
 def kernel_set(features_NF: np.ndarray) -> KernelSet:
@@ -77,24 +86,78 @@ def kernel_distance(generated: KernelSet, reference: KernelSet, *, level: float)
     tests/metrics/test_kernel_distance.py). Raises LabError for sets of other features or fewer than
     three images.
     """
-    n, m = generated.count, reference.count
-    sizes = generated.features_NF.shape[1], reference.features_NF.shape[1]
-    if sizes[0] != sizes[1]:
-        raise LabError(f"kernel distance between {sizes[0]} and {sizes[1]} features")
+    _check(generated.features_NF.shape, reference.features_NF.shape)
+    across_N, across_M = _across(generated.features_NF, reference.features_NF)
+    return _mean_distance([generated], across_N, across_M, reference, level=level)
+
+
+def kernel_curve(
+    features_NF: np.ndarray,
+    reference: KernelSet,
+    counts: Sequence[int],
+    *,
+    level: float,
+    seed: int,
+) -> list[KernelPoint]:
+    """The distance against samples used: the mean over as many disjoint sets of n as N holds.
+
+    Nothing in it is biased, and its points share the kernels between the samples and the reference:
+    it is flat well within its intervals, or the estimate is wrong. These kernels, most of the cost,
+    are computed once for all counts. `seed` orders the images into sets. LabError as
+    `kernel_distance`, and for a count below 3 or above N.
+    """
+    x_NF = host_features(features_NF)
+    _check(x_NF.shape, reference.features_NF.shape)
+    x_NF = x_NF[np.random.default_rng(seed).permutation(len(x_NF))]
+    across_N, across_M = _across(x_NF, reference.features_NF)
+    points = []
+    for count in counts:
+        if not 3 <= count <= len(x_NF):
+            raise LabError(f"kernel distance of {count} samples: allowed is 3 to {len(x_NF)}")
+        used = len(x_NF) // count * count
+        sets = [kernel_set(x_NF[start : start + count]) for start in range(0, used, count)]
+        without_M = across_M - _across(x_NF[used:], reference.features_NF)[1]
+        found = _mean_distance(sets, across_N[:used], without_M, reference, level=level)
+        points.append(KernelPoint(count, found))
+    return points
+
+
+def _check(generated: tuple[int, ...], reference: tuple[int, ...]) -> None:
+    """Shapes (N, F) and (M, F)."""
+    (n, features), (m, others) = generated, reference
+    if features != others:
+        raise LabError(f"kernel distance between {features} and {others} features")
     if min(n, m) < 3:
         raise LabError(f"kernel distance between {n} and {m} images: at least 3 are needed")
-    across_N, across_M = _across(generated.features_NF, reference.features_NF)
-    x, y, xy = generated.within_N.sum(), reference.within_N.sum(), across_N.sum()
-    value = x / (n * (n - 1)) + y / (m * (m - 1)) - 2 * xy / (n * m)
-    without_N = (x - 2 * generated.within_N) / ((n - 1) * (n - 2))
-    without_N = without_N - 2 * (xy - across_N) / ((n - 1) * m)
+
+
+def _mean_distance(
+    sets: Sequence[KernelSet],
+    across_N: np.ndarray,
+    across_M: np.ndarray,
+    reference: KernelSet,
+    *,
+    level: float,
+) -> Interval:
+    """The mean over disjoint sets of equal size, from the kernels between them and the reference.
+
+    `across_N` are sums over the reference, set after set; `across_M` sums over all images of sets.
+    """
+    k, n, m = len(sets), sets[0].count, reference.count
+    across_KN, within_KN = across_N.reshape(k, n), np.stack([each.within_N for each in sets])
+    x_K, y, xy_K = within_KN.sum(axis=1), reference.within_N.sum(), across_KN.sum(axis=1)
+    value = x_K.mean() / (n * (n - 1)) + y / (m * (m - 1)) - 2 * xy_K.mean() / (n * m)
+    without_KN = (x_K[:, None] - 2 * within_KN) / ((n - 1) * (n - 2))
+    without_KN = without_KN - 2 * (xy_K[:, None] - across_KN) / ((n - 1) * m)
     without_M = (y - 2 * reference.within_N) / ((m - 1) * (m - 2))
-    without_M = without_M - 2 * (xy - across_M) / (n * (m - 1))
-    variance = _jackknife_variance(without_N) + _jackknife_variance(without_M)
-    variance = max(variance, _variance_if_equal(generated, reference))
-    half = statistics.NormalDist().inv_cdf(0.5 + level / 2) * float(np.sqrt(variance))
+    without_M = without_M - 2 * (xy_K.sum() - across_M) / (k * n * (m - 1))
+    # Sets share the reference and nothing else.
+    variance = sum(map(_jackknife_variance, without_KN)) / k**2 + _jackknife_variance(without_M)
+    variance = max(variance, _variance_if_equal(sets, reference))
+    quantile = statistics.NormalDist().inv_cdf(0.5 + level / 2)
+    half = quantile * float(np.sqrt(variance))
     method = "U-statistic of all pairs; jackknife over both sets, at least as of equal sets; normal"
-    return Interval(float(value), float(value) - half, float(value) + half, level, method)
+    return Interval(float(value), float(value) - half, float(value) + half, level, method, quantile)
 
 
 def _across(x_NF: np.ndarray, y_MF: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -108,11 +171,12 @@ def _across(x_NF: np.ndarray, y_MF: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return across_N, across_M
 
 
-def _variance_if_equal(a: KernelSet, b: KernelSet) -> float:
-    """Of the U-statistic between two sets of one distribution: its second projections alone."""
-    n, m = a.count, b.count
-    within = 2 * a.spread / (n * (n - 1)) + 2 * b.spread / (m * (m - 1))
-    return within + 4 * (a.spread * b.spread) ** 0.5 / (n * m)
+def _variance_if_equal(sets: Sequence[KernelSet], reference: KernelSet) -> float:
+    """Of the mean U-statistic between sets of one distribution: its second projections alone."""
+    k, n, m = len(sets), sets[0].count, reference.count
+    spread = sum(each.spread for each in sets) / k
+    within = 2 * spread / (k * n * (n - 1)) + 2 * reference.spread / (m * (m - 1))
+    return within + 4 * (spread * reference.spread) ** 0.5 / (k * n * m)
 
 
 def _jackknife_variance(left_out: np.ndarray) -> float:

@@ -104,6 +104,7 @@ def recall(generated: Manifold, reference: Manifold, *, level: float, seed: int)
         low=max(0.0, found.value - math.hypot(found.value - found.low, half)),
         high=min(1.0, found.value + math.hypot(found.high - found.value, half)),
         method=f"wilson over reference images, and {PARTS} parts of generated images",
+        quantile=None,
     )
 
 

@@ -17,11 +17,12 @@ from lab.metrics.interval import Interval, wilson
 from lab.metrics.lars import Recipe, fit
 from lab.metrics.logistic import Logistic, LogisticProblem
 
-# lambda from one that leaves little but the frequencies of classes to one that is hardly felt: a
-# smaller one takes ten times the iterations where classes can be told apart without an error.
-PENALTIES = tuple(10.0 ** (power / 2) for power in range(2, -11, -1))
+# lambda from one that leaves little but the frequencies of classes to one that is hardly felt.
+PENALTIES = tuple(10.0 ** (power / 2) for power in range(2, -15, -1))
+PENALTY_RANGE = f"{PENALTIES[0]:g} to {PENALTIES[-1]:g}, 2 a decade"  # stands in a task's settings
 TOLERANCE = 1e-6  # of the gradient's norm; at zero weights it is of order 0.1 to 1
 ROUGH_TOLERANCE = 1e-4  # where penalties are compared
+ROUGH_NATS = 1e-5  # above the least objective, where they are compared
 PATIENCE = 3  # penalties in a row, each smaller, that did not improve
 HELD_OUT = 5  # one image of so many chooses the penalty
 LEAST_STD = 1e-6  # of the largest: a feature with less is constant
@@ -193,12 +194,21 @@ def _best_penalty(data: _Data, held_N: np.ndarray) -> float:
     solved: Logistic | None = None
     best, least, waited = PENALTIES[0], math.inf, 0
     for penalty in PENALTIES:
-        solved = problem.solve(penalty, tolerance=ROUGH_TOLERANCE, start=solved)
+        solved = problem.solve(penalty, tolerance=rough_tolerance(penalty), start=solved)
         nats = solved.nats(held_HF, label_H)
         best, least, waited = (penalty, nats, 0) if nats < least else (best, least, waited + 1)
         if waited == PATIENCE:
             break
     return best
+
+
+def rough_tolerance(penalty: float) -> float:
+    """Of the gradient's norm, where penalties are compared.
+
+    An objective that curves by lambda lies at most |gradient|^2 / (2 lambda) above its least: with
+    one tolerance for all that bound would be 0.05 nats at the smallest penalty.
+    """
+    return min(ROUGH_TOLERANCE, math.sqrt(2 * penalty * ROUGH_NATS))
 
 
 def _probe(data: _Data, predicted_M: np.ndarray, level: float, **how) -> Probe:

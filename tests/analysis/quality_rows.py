@@ -11,6 +11,7 @@ REFERENCE = {
 }  # fmt: skip
 SETTINGS = {"sampler": {"temperature": 1.0, "top_k": 0, "guidance": 1.0}, "seed": 0,
             "samples": 1024, "labels": "data"}  # fmt: skip
+QUANTILE = 1.7291328115  # of Student's t with 19 degrees of freedom, 90 %
 
 
 def value(metric, number, half, **changes):
@@ -18,7 +19,7 @@ def value(metric, number, half, **changes):
     return {
         "metric": metric, "value": number, "low": number - half, "high": number + half,
         "level": 0.9, "method": "bootstrap", "better": "lower", "unit": "squared features",
-        "samples": 1024, "layer": None,
+        "samples": 1024, "layer": None, "quantile": QUANTILE,
     } | changes  # fmt: skip
 
 
@@ -71,7 +72,8 @@ def probe(n, layers=4, **changes):
     best = 1.0 - n**-0.1
     values = [
         value("probe_top1", best - 0.05 * abs(layers - 1 - layer), 0.01, better="higher",
-              unit="share", layer=layer, method="wilson", samples=2048)
+              unit="share", layer=layer, method="wilson", samples=2048, penalty=1e-7,
+              penalty_at_edge=layer == 1)
         for layer in range(layers + 1)
     ]  # fmt: skip
     return row(values, what="probe", extractor=None, reference=REFERENCE | {"split": "validation"},

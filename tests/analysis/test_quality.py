@@ -9,7 +9,7 @@ import pytest
 
 from analysis import AnalysisError
 from analysis.__main__ import main
-from analysis.figures_quality import drawn, write_figures
+from analysis.figures_quality import MOST_NAMED, drawn, write_figures
 from analysis.quality import read_quality
 from analysis.quality_best import best_of
 from analysis.quality_table import (
@@ -47,7 +47,19 @@ def test_values_are_those_of_the_file(study):
     (final,) = [v for v in task.values if (v.metric, v.samples) == ("fd_eurosat", 1024)]
     half = 0.02 * rows.truth(3000)
     assert final.value == rows.truth(3000)
-    assert final.se == pytest.approx(half / 1.6448536269514722)  # of a 90 % normal interval
+    assert final.se == pytest.approx(half / rows.QUANTILE)  # Student's, as it was made
+
+
+def test_no_standard_error_is_read_from_an_interval_that_does_not_say_its_quantile(tmp_path):
+    before = {
+        name: one for name, one in rows.value("kid_x", 1.0, 0.1).items() if name != "quantile"
+    }
+    values = [before, rows.value("recall_x", 0.5, 0.1, quantile=None),
+              rows.value("exact_x", 2.0, 0.0, quantile=None)]  # fmt: skip
+    rows.append(tmp_path, rows.row(values))
+    (task,) = read_quality(tmp_path)
+    assert [str(value.se) for value in task.values] == ["nan", "nan", "0.0"]
+    assert task.values[0].high == 1.1 and {value.penalty_at_edge for value in task.values} == {None}
 
 
 def test_half_a_line_is_dropped_and_other_damage_is_refused(study):
@@ -71,6 +83,8 @@ def test_half_a_line_is_dropped_and_other_damage_is_refused(study):
         ({"values": [rows.value("fd_x", 1.0, 0.1) | {"value": "many"}]}, "value = 'many' is not"),
         ({"values": [rows.value("fd_x", 1.0, 0.1, level=90)]}, "level = 90.0; allowed is between"),
         ({"values": [rows.value("fd_x", 1.0, 0.1, better="more")]}, "better = 'more'; allowed"),
+        ({"values": [rows.value("fd_x", 1.0, 0.1, quantile=0)]}, "quantile = 0.0; allowed is abov"),
+        ({"values": [rows.value("x", 1, 0.1, penalty_at_edge=1)]}, "penalty_at_edge = 1; allowed"),
         ({"extractor": "conv"}, "extractor = 'conv' is not an object"),
     ],
 )
@@ -148,6 +162,20 @@ def test_a_setting_that_a_family_does_not_have_does_not_cut_the_column(study, ru
     assert column.varied == ("settings.sampler.temperature",) and len(by_settings(column)) == 2
 
 
+def test_a_setting_that_older_tasks_of_a_run_do_not_state_cuts_the_column(study):
+    """Else a run would stand twice in one column, and nothing would say why."""
+    newer = {"probe": "ridge", "seed": 0, "penalties": "10 to 1e-07"}
+    rows.append(run_of(study), rows.probe(3000) | {"settings": newer})
+    with pytest.raises(AnalysisError, match="its fields give the key"):
+        read_evaluated([study])  # the key is of the settings too
+    (run_of(study) / "quality.jsonl").write_text("")
+    old = rows.probe(3000)
+    rows.append(run_of(study), old, rows.keyed(old | {"settings": newer}))
+    (column,) = columns_of(headline(read_evaluated([study], metric="probe_top1").values))
+    assert column.varied == ("settings.penalties",)
+    assert sorted(len(piece.rows) for piece in by_settings(column)) == [5, 5 * len(SIZES)]
+
+
 def test_the_headline_is_of_the_most_samples_and_never_of_real_images(study):
     kept = headline(read_evaluated([study], where={"what": "fd"}).values)
     assert set(kept["samples"]) == {1024}
@@ -176,6 +204,44 @@ def test_every_run_has_its_row_of_layers(study, capsys):
     names = [json.loads(record)["name"] for record in records]
     assert len(names) == len(SIZES)
     assert all(re.search(rf"^ ?{re.escape(name)} ", table, re.M) for name in names)
+
+
+def test_penalties_at_the_edge_are_counted(study, capsys):
+    assert main(["quality", str(study)]) == 0
+    text = capsys.readouterr().out
+    table = text[text.index("\nprobe_top1") :].partition("\nattention")[0]
+    assert "penalty at the edge" in table and table.count("1 of 5") == len(SIZES)
+    assert text.count("penalty at the edge") == 1
+    assert main(["quality", str(study), "--metric", "probe_top1"]) == 0
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert sum(line.endswith("yes") for line in lines) == len(SIZES)
+    assert sum(line.endswith("no") for line in lines) == 4 * len(SIZES)
+
+
+def test_the_kernel_distance_is_drawn_against_samples_where_there_are_several(study):
+    run = run_of(study)
+    values = [
+        rows.value("kid_eurosat", 0.02, 0.05 / count**0.5, samples=count)
+        for count in (128, 256, 512, 1024)
+    ]
+    rows.append(run, rows.row(values, settings=rows.SETTINGS | {"kid_counts": [128, 256, 512]}))
+    found = read_evaluated([study], metric="kid_eurosat")
+    made = {name: figure for name, figure, _ in drawn(found)}
+    (axes,) = made["kid_eurosat-samples"].axes
+    curves = [line for line in axes.lines if len(line.get_xdata()) == 4]
+    np.testing.assert_allclose(np.asarray(curves[0].get_ydata(), float), 0.02)
+
+
+def test_curves_of_more_runs_than_a_legend_holds_are_named_by_family(tmp_path, run_writer):
+    for place in range(MOST_NAMED + 1):
+        family = "elm" if place % 2 else "mlm"
+        run = run_writer(tmp_path / "study", n=3000 + place, changes={"family": family})
+        rows.append(run, rows.fd(3000 + place))
+    found = read_evaluated([tmp_path / "study"], metric="fd_eurosat")
+    made = {name: figure for name, figure, _ in drawn(found)}
+    (axes,) = made["fd_eurosat-samples"].axes
+    names = axes.get_legend_handles_labels()[1]
+    assert sorted(names) == ["elm", "mlm", "real images"]
 
 
 def test_json_has_every_value(study, capsys):
@@ -212,7 +278,7 @@ def grid_of(values, half):
     import pandas as pd
 
     made = [
-        {"value": v, "low": v - half, "high": v + half, "se": half / 1.6449, "level": 0.9,
+        {"value": v, "low": v - half, "high": v + half, "level": 0.9,
          "better": "lower", "run": "ladder", "family": "elm", "N": 3000,
          "settings.temperature": str(index)}
         for index, v in enumerate(values)

@@ -11,9 +11,9 @@ from analysis.__main__ import main
 from analysis.families import families
 from analysis.study import read_study
 from tests.analysis import quality_rows as rows
+from tests.analysis.quality_rows import QUANTILE as Q
 
 SIZES = (3000, 6000, 12_000, 24_000, 48_000, 96_000)
-Z = 1.6448536269514722
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_the_metric_takes_the_place_of_the_loss(study):
     table = read_runs(study, metric="fd_eurosat")
     assert (table.loss_unit, table.quantity, table.loss_word) == ("fd_eurosat",) * 3
     np.testing.assert_allclose(table.loss, [rows.truth(n) for n in SIZES])
-    np.testing.assert_allclose(table.loss_se, [0.02 * rows.truth(n) / Z for n in SIZES])
+    np.testing.assert_allclose(table.loss_se, [0.02 * rows.truth(n) / Q for n in SIZES])
     law = fit("power_floor_N", table)
     np.testing.assert_allclose([law.params[k] for k in ("E", "A", "a")], [4, 900, 0.5], rtol=1e-4)
     plain = read_runs(study)
@@ -63,7 +63,7 @@ def test_what_is_better_higher_is_fitted_as_an_error(study):
     table = read_runs(study, metric="probe_top1")
     assert table.loss_unit == "1 - probe_top1 at the best layer"
     np.testing.assert_allclose(table.loss, [n**-0.1 for n in SIZES])
-    np.testing.assert_allclose(table.loss_se, 0.01 / Z)
+    np.testing.assert_allclose(table.loss_se, 0.01 / Q)
     last = read_runs(study, metric="probe_top1:last")
     np.testing.assert_allclose(last.loss, [n**-0.1 + 0.05 for n in SIZES])
     assert read_runs(study, metric="probe_top1:0").loss_unit == "1 - probe_top1 at layer 0"

@@ -128,8 +128,11 @@ def test_distances_are_of_the_images_that_sample_draws_to_those_that_a_tokenizer
     assert found["level"] == 0.9 and found["layer"] is None
     floor = frechet(features(np, validation).astype(float), theirs)
     assert value_of(row, "fd_stub_real")["value"] == pytest.approx(floor, rel=1e-3)
-    curve = [v["samples"] for v in row["values"] if v["metric"] == "fd_stub"]
-    assert sorted(curve) == [5, 10, 20, 40]
+    for metric, counts in (("fd_stub", "counts"), ("kid_stub", "kid_counts")):
+        curve = [v["samples"] for v in row["values"] if v["metric"] == metric]
+        assert sorted(curve) == row["settings"][counts] == [5, 10, 20, 40]
+    assert found["quantile"] == pytest.approx(1.7291328)  # Student's, of 20 groups
+    assert value_of(row, "recall_stub")["quantile"] is None
     eighth = value_of(row, "fd_stub", samples=5)["value"]
     assert eighth != found["value"]
     names = {v["metric"] for v in row["values"]}
@@ -436,6 +439,7 @@ def test_a_probe_has_every_layer_and_says_which_images_are_right(folder):
     assert evaluated(folder / "runs", *flags) == ExitCode.DONE
     (row,) = read_quality(run_of(folder))
     assert row["settings"]["train_images"] == 90 and row["reference"]["images"] == 21
+    assert row["settings"]["penalties"] == "10 to 1e-07, 2 a decade"
     assert [v["layer"] for v in row["values"]] == [0, 1]  # what enters the block, what leaves it
     train, test = (layer_inputs(folder, *of) for of in (("train", 90), ("validation", 21)))
     for value in row["values"]:

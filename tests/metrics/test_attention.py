@@ -148,6 +148,7 @@ def test_means_and_errors_over_images_in_any_batches():
                 half = 1.8124611 * image_B.std(ddof=1) / math.sqrt(11)  # t of 10, 95 %
                 assert got.mean.low == pytest.approx(image_B.mean() - half, rel=1e-5)
                 assert got.mean.high == pytest.approx(image_B.mean() + half, rel=1e-5)
+                assert got.mean.quantile == pytest.approx(1.8124611)
                 assert got.mean.level == 0.9
     assert found[0][0].uniform_distance_cells == pytest.approx(every_distance().mean())
 

@@ -99,6 +99,7 @@ def test_interval_by_the_letter(count, size):
     half = 1.8331 * np.sqrt(9 * np.var(left_out))  # t of 9 degrees
     assert (found.high - found.value) == pytest.approx(half, rel=1e-4)
     assert (found.value - found.low) == pytest.approx(half, rel=1e-4)
+    assert found.quantile == pytest.approx(1.8331, rel=1e-4)
 
 
 def test_directions_in_which_samples_do_not_vary():
@@ -144,6 +145,7 @@ def test_limit_is_the_intercept_of_a_line():
     half = np.hypot(1.8946 * np.sqrt(7 * np.var(left_out)), other - want)  # t of 7 degrees
     assert found.high - found.value == pytest.approx(half, rel=1e-4)
     assert found.value - found.low == pytest.approx(half, rel=1e-4)
+    assert found.quantile is None  # two errors of their own
 
 
 def test_refusals():

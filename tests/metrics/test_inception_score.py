@@ -45,6 +45,7 @@ def test_error_by_the_letter():
     half = 1.7291 * np.sqrt(19 * np.var(left_out))  # t of 19 degrees
     assert math.log(found.high / found.value) == pytest.approx(half, rel=1e-4)
     assert math.log(found.value / found.low) == pytest.approx(half, rel=1e-4)
+    assert found.quantile == pytest.approx(1.7291, rel=1e-4)
 
 
 def test_ends():

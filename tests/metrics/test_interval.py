@@ -25,6 +25,7 @@ def test_ends_are_z_standard_errors_away():
     found, z = wilson(3, 11, 0.9), norm.ppf(0.95)
     for end in (found.low, found.high):
         assert abs(3 / 11 - end) == pytest.approx(z * math.sqrt(end * (1 - end) / 11))
+    assert found.quantile == pytest.approx(z)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,12 @@ import pytest
 
 from lab.core.errors import LabError
 from lab.metrics import kernel_distance as module
-from lab.metrics.kernel_distance import cubic_kernel, kernel_distance, kernel_set
+from lab.metrics.kernel_distance import (
+    cubic_kernel,
+    kernel_curve,
+    kernel_distance,
+    kernel_set,
+)
 
 
 def by_the_letter(x, y):
@@ -49,12 +54,50 @@ def test_error_is_the_jackknife_over_both_sets():
     assert found.value - found.low == pytest.approx(1.6448536 * se, rel=1e-6)
 
 
+def sets_of(x, count, seed):
+    """As many disjoint sets of the curve's order as there are."""
+    x = x[np.random.default_rng(seed).permutation(len(x))]
+    return [x[start : start + count] for start in range(0, len(x) - count + 1, count)]
+
+
+@pytest.mark.parametrize("count", [4, 6, 13])
+def test_a_point_of_the_curve_is_the_mean_over_disjoint_sets(count):
+    """Value and jackknife by the letter, with 1, 1 and 0 of 13 images in no set."""
+    rng = np.random.default_rng(2)
+    x, y = rng.normal(size=(13, 3)), rng.normal(size=(7, 3)) + 1
+    (point,) = kernel_curve(x, kernel_set(y), [count], level=0.9, seed=5)
+    sets = sets_of(x, count, 5)
+
+    def mean(sets, y):
+        return np.mean([by_the_letter(each, y) for each in sets])
+
+    assert point.samples == count
+    assert point.distance.value == pytest.approx(mean(sets, y), rel=1e-12)
+    without_x = [[by_the_letter(np.delete(each, i, 0), y) for i in range(count)] for each in sets]
+    variance = (count - 1) * np.sum(np.var(without_x, axis=1)) / len(sets) ** 2
+    variance += 6 * np.var([mean(sets, np.delete(y, j, 0)) for j in range(7)])
+    half = point.distance.high - point.distance.value
+    assert half == pytest.approx(1.6448536 * np.sqrt(variance), rel=1e-6)
+    assert half / point.distance.quantile == pytest.approx(np.sqrt(variance), rel=1e-6)
+
+
+def test_the_curve_ends_at_the_distance_of_all():
+    rng = np.random.default_rng(3)
+    x, y = rng.normal(size=(20, 3)), kernel_set(rng.normal(size=(30, 3)) + 0.3)
+    last = kernel_curve(x, y, [5, 20], level=0.8, seed=1)[-1].distance
+    assert last.value == pytest.approx(judged(x, y.features_NF).value, rel=1e-10)
+    assert last.high == pytest.approx(judged(x, y.features_NF, level=0.8).high, rel=1e-10)
+
+
 def test_refusals():
     x = np.random.default_rng(0).normal(size=(5, 3))
     with pytest.raises(LabError, match="between 3 and 2 features"):
         judged(x, x[:, :2])
     with pytest.raises(LabError, match="between 2 and 5 images"):
         judged(x[:2], x)
+    for count in (2, 6):
+        with pytest.raises(LabError, match=f"of {count} samples: allowed is 3 to 5"):
+            kernel_curve(x, kernel_set(x), [count], level=0.9, seed=0)
 
 
 # --- bias and coverage ---------------------------------------------------------------------------
@@ -94,6 +137,30 @@ def test_unbiased_and_covered(apart):
     assert 0.86 <= covered <= (0.94 if apart > 0.5 else 1.0)
 
 
+COUNTS = (6, 15, 30, 60)
+
+
+@pytest.mark.parametrize("apart", [0.0, 1.0])
+def test_the_curve_is_flat_and_covered(apart):
+    """A kernel of an image with itself would add twenty errors of this mean at 6 samples."""
+    world, rng = Points(apart=apart), np.random.default_rng(1)
+    found = []
+    for _ in range(300):
+        x, y = world.draw(60, 90, rng)
+        curve = kernel_curve(x, kernel_set(y), COUNTS, level=0.9, seed=0)
+        found.append([point.distance for point in curve])
+    values = np.array([[each.value for each in curve] for curve in found])
+    error = values.std(axis=0) / np.sqrt(300)
+    assert np.all(np.abs(values.mean(axis=0) - world.truth) < 3 * error)
+    kernels = cubic_kernel(world.points, world.points)
+    itself = float(world.p @ np.diag(kernels) - world.p @ kernels @ world.p)
+    assert itself / COUNTS[0] > 20 * error[0]
+    covered = np.mean(
+        [[each.low <= world.truth <= each.high for each in curve] for curve in found], axis=0
+    )
+    assert np.all(covered >= 0.85) and (apart == 0 or np.all(covered <= 0.97))
+
+
 def one_large_direction(n, rng):
     return rng.normal(size=(n, 32)) * np.array([1.0] + [0.05] * 31)
 
@@ -111,7 +178,7 @@ def test_the_least_error_is_that_of_equal_sets():
     rng = np.random.default_rng(0)
     pairs = [(one_large_direction(40, rng), one_large_direction(70, rng)) for _ in range(300)]
     values = [judged(*pair).value for pair in pairs]
-    said = [module._variance_if_equal(*map(kernel_set, pair)) for pair in pairs]
+    said = [module._variance_if_equal([kernel_set(x)], kernel_set(y)) for x, y in pairs]
     assert np.mean(said) == pytest.approx(np.var(values), rel=0.3)
     x = rng.normal(size=(7, 3))
     kernels = cubic_kernel(x, x)

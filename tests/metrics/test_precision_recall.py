@@ -55,6 +55,7 @@ def test_precision_and_recall_are_not_exchanged():
     missed = recall(generated, reference, level=0.9, seed=0)
     assert missed.value == within(real, manifold(made)).mean() < 0.5
     assert missed.low < missed.value < missed.high
+    assert missed.quantile is None and found.quantile == pytest.approx(1.6448536)
 
 
 def test_equal_and_disjoint_sets():
