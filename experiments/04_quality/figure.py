@@ -41,8 +41,9 @@ def bits_and_distance(axis: Any, families: dict[str, Seeds]) -> None:
             y, half = spread([d for d in distances if d is not None])
             label = tokens if place == 0 else None
             axis.errorbar(x, y, yerr=half, fmt="o", color=f"C{index}", capsize=2, label=label)
+            side = ("left", (4, 4)) if place % 2 == 0 else ("right", (-4, -8))
             axis.annotate(
-                kind, (x, y), (4, 4 - 12 * (place % 2)), textcoords="offset points", fontsize=6
+                *(kind, (x, y), side[1]), textcoords="offset points", fontsize=6, ha=side[0]
             )
     axis.set_xscale("log")
     axis.set_xticks([500, 1000, 1500], ["500", "1,000", "1,500"])
@@ -56,7 +57,8 @@ def by_layer(
 ) -> None:
     """A curve a name: means over seeds."""
     for index, name in enumerate(name for name in names if name in runs):
-        each = [spread(list(layer)) for layer in zip(*map(of, runs[name]), strict=True)]
+        measured = [found for run in runs[name] if (found := of(run))]
+        each = [spread(list(layer)) for layer in zip(*measured, strict=True)]
         axis.errorbar(
             range(len(each)),
             [mean for mean, _ in each],
