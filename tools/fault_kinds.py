@@ -1,6 +1,7 @@
 """Faults, each as one try: what is harmed, how the run answers, whether it ends as it should."""
 
 import dataclasses
+import os
 import pathlib
 import random
 import shutil
@@ -256,13 +257,24 @@ def slow_storage(stage: Stage, name: str, chance: random.Random) -> Try:
 
 
 SMALL_MEMORY = """
+import time
 from lab.data.code_shards import CodeShards
-CodeShards.__init__.__kwdefaults__["limit_bytes"] = 0
+from lab.tokenizers.code_rows import open_code_rows
+for kept in (CodeShards.__init__, open_code_rows):
+    kept.__kwdefaults__["limit_bytes"] = 0
+real = CodeShards._records
+def late(self, shard, positions):
+    time.sleep(0.04)
+    return real(self, shard, positions)
+CodeShards._records = late
 """
 
 
 def lost_shard(stage: Stage, name: str, chance: random.Random) -> Try:
-    """A shard of the training codes goes in the middle of the run, and comes back later."""
+    """A shard of the training codes goes in the middle of the run, and comes back later.
+
+    Codes are read as they are needed, and slowly. Every second time the file stays and is empty.
+    """
     flags = stage.codes()
 
     def on(codes: pathlib.Path) -> tuple[str, ...]:
@@ -276,13 +288,15 @@ def lost_shard(stage: Stage, name: str, chance: random.Random) -> Try:
     shutil.copytree(stage.folder / "codes", codes)
     shard = chance.choice(sorted((codes / "train").glob("*.array_record")))
     process = stage.start(place, *on(codes), patch=SMALL_MEMORY)
-    wait_for_step(process, place, 0, more_s=chance.uniform(0.0, 4.0))
-    shard.rename(place / "away")
+    wait_for_step(process, place, 1, more_s=chance.uniform(0.0, 0.5))
+    shutil.copyfile(shard, place / "away")
+    empty = int(name.rpartition("-")[2]) % 2
+    os.truncate(shard, 0) if empty else shard.unlink()
     ended = end_of(process)
-    (place / "away").rename(shard)
+    shutil.copyfile(place / "away", shard)
     if ended.code == 0:
         same = difference(place, straight)
-        return Try(not same, "did not need it any more" if not same else "DIFFERS", 0, same)
+        return Try(not same, "had it open" if not same else "DIFFERS", 0, same)
     if ended.code != 2 or not ended.is_clear or shard.name not in ended.line:
         return Try(False, "NO CLEAR STOP", None, f"exit code {ended.code}: {ended.line}")
     return gone_on(stage, place, straight, *on(codes), before="stopped with 2, naming it")

@@ -16,6 +16,7 @@ from typing import Any
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 STEPS, EVERY = 24, 4  # updates of a run; between its checkpoints
 END_S = 300.0
+CODED = "256"  # images in codes: more than a run sees, so that some are not read yet at any time
 TRAIN = "from lab.launch.door import leave\nfrom lab.launch.train import main\nleave(main)\n"
 RUN = (
     "--config.optimizer.warmup=1 steps",
@@ -130,8 +131,8 @@ class Stage:
         tokenizer, codes = self.straight("tokenizer", self._train_tokenizer), self.folder / "codes"
         if not codes.exists():
             run = str(run_of(tokenizer))
-            flags = ("--tokenizer", run, "--data", "dead_leaves", "--examples", "64")
-            more = ("--shards", "8", "--out", str(codes), "--data-dir", str(self.data))
+            flags = ("--tokenizer", run, "--data", "dead_leaves", "--examples", CODED)
+            more = ("--shards", "64", "--out", str(codes), "--data-dir", str(self.data))
             ended = end_of(begin([sys.executable, "-m", "lab.launch.encode", *flags, *more]))
             if ended.code:
                 shutil.rmtree(codes, ignore_errors=True)
@@ -139,6 +140,7 @@ class Stage:
         return (
             "--config", "configs/elm.py:s1", "--config.tokenizer.name=trained",
             f"--config.tokenizer.run={run_of(tokenizer)}", "--config.model.subcodes=2",
+            f"--config.data.train_examples={CODED}",
         )  # fmt: skip
 
     def _train_tokenizer(self, place: pathlib.Path) -> None:

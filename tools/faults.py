@@ -24,7 +24,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-TRIES = 3
+TRIES = 4
 
 
 @dataclasses.dataclass(frozen=True)

@@ -86,7 +86,7 @@ class Record:
     def set_back(self, step: int, *, rollbacks: int) -> None:
         """Drop what comes after `step`, to which the run returns with so many rollbacks behind."""
         for kind, written in self._since:
-            self.steps.setdefault(kind, []).append(written)
+            self.steps[kind].append(written)
         self.steps = {kind: [s for s in self.steps[kind] if s <= step] for kind in _ROWS}
         self._since = []
         if self._file:
@@ -108,7 +108,8 @@ class Record:
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Write one row and hand it to the operating system, so that a kill cannot lose it."""
-        self._since.append((row["kind"], row["step"]))
+        if row["kind"] in _ROWS:
+            self._since.append((row["kind"], row["step"]))
         if self._file:
             self._file.write(_line(row))
             self._file.flush()

@@ -8,6 +8,7 @@ from configs import base, elm
 from lab.core.config import RunConfig, admit, identity
 from lab.core.errors import LabError
 from lab.core.fields import overlay, plain
+from lab.core.units import Duration
 from lab.models.families import fill_sizes
 
 
@@ -120,7 +121,9 @@ def test_every_field_of_a_wrong_type_is_refused():
 def test_base_and_dataclasses_have_the_same_fields():
     def names(cls):
         return {
-            f.name: names(f.type) if dataclasses.is_dataclass(f.type) else None
+            f.name: names(f.type)
+            if dataclasses.is_dataclass(f.type) and f.type is not Duration  # a text outside
+            else None
             for f in dataclasses.fields(cls)
         }
 
@@ -128,10 +131,7 @@ def test_base_and_dataclasses_have_the_same_fields():
         return {k: keys(v) if isinstance(v, dict) else None for k, v in config.items()}
 
     want = keys(base.get_config().to_dict())
-    got = names(RunConfig)
-    for section in ("optimizer", "train"):  # durations are dataclasses inside, texts outside
-        got[section] = dict.fromkeys(got[section])
-    assert got == want
+    assert names(RunConfig) == want
 
 
 def test_identity_covers_the_experiment_and_not_its_place():

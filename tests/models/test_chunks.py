@@ -61,7 +61,8 @@ def test_chunks_change_nothing_but_rounding(kind, smoothing, chunks):
     assert "scan" in graphs[1] and "scan" not in graphs[0]
 
 
-@pytest.mark.parametrize("kind", ["untied", pytest.param("tied", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["untied", "tied"])
 def test_chunks_where_the_vocabulary_and_the_batch_are_sharded(kind):
     layout = make_layout("fsdp_tp", LAYOUTS, jax.devices())
     head = head_of(kind, smoothing=0.1, chunks=4)

@@ -36,6 +36,7 @@ def saved(made):
     return sorted(int(p.name) for p in made.directory.glob("checkpoints/[0-9]*"))
 
 
+@pytest.mark.slow
 def test_a_save_is_due_by_the_clock_too(tmp_path):
     """The clock of these jobs moves half a second a look."""
     quiet = {"execution.checkpoint_every_steps": 100, "execution.keep_last": 99}
