@@ -25,10 +25,11 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from lab.launch.compile_search import REMATS
+
 TARGET = 0.50  # of the measured rate of products
 MODELS = {"elm": (4096, 2), "llamagen": (16384, 1)}  # codes of a sub-code, sub-codes
 GRID = 16  # positions a side
-REMATS = ("none", "projections", "attention_out", "full")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,7 +39,6 @@ class Way:
     batch: int
     remat: str
     head_chunks: int = 0
-    accumulation: int = 1
 
     @property
     def words(self) -> str:
@@ -78,9 +78,8 @@ def job_of(family: str, size: str, way: Way) -> Any:
     from configs.layouts import LAYOUTS
     from lab.core.config import RunConfig
     from lab.core.layout import make_layout
-    from lab.launch.compile_job import World, abstract_job
+    from lab.launch.compile_job import World, abstract_job, planned_spec
     from lab.launch.door import load_config
-    from lab.tokenizers.spec import TokenSpec
 
     vocabulary, subcodes = MODELS[family]
     overrides = {
@@ -88,19 +87,10 @@ def job_of(family: str, size: str, way: Way) -> Any:
         "train.batch_size": way.batch,
         "execution.remat": way.remat,
         "execution.head_chunks": way.head_chunks,
-        "execution.accumulation": way.accumulation,
     }
     run = load_config(f"configs/{family}.py:{size}", overrides)
     assert isinstance(run, RunConfig)
-    spec = TokenSpec(
-        name="made up",
-        vocabulary=vocabulary,
-        tokens_per_image=GRID * GRID,
-        subcodes=subcodes,
-        dims_per_image=3 * 256 * 256,
-        grid=(GRID, GRID, 1),
-        identity="made up",
-    )
+    spec = planned_spec((GRID, GRID, 1), vocabulary=vocabulary, subcodes=subcodes)
     layout = make_layout("ddp", LAYOUTS, jax.devices())
     return abstract_job(run, layout, World(spec=spec, classes=1000, examples=1_281_167))
 
@@ -188,9 +178,8 @@ def main(argv: list[str]) -> int:
 
     rate = matmul_flops_per_s(flags.side)
     device = jax.devices()[0].device_kind
-    parts: list[Callable[[], Any]] = [
-        _named(f"products on {device}", lambda: [_rate_row(Row, device, rate)])
-    ]
+    speed = Row(f"{device}: products, TFLOP/s", f"{rate / 1e12:.3f}", "", None)
+    parts = [_named("products", lambda: [speed])]
     for family in flags.only:
         parts.append(_named(family, functools.partial(measured, family, flags, rate)))
         parts.append(_named(f"{family}, drawn", functools.partial(sampled, family, flags)))
@@ -207,16 +196,11 @@ def main(argv: list[str]) -> int:
     return int(any(entry.met is False for entry in rows))
 
 
-def _rate_row(row_type: Any, device: str, rate: float) -> Any:
-    return row_type(f"{device}: products, TFLOP/s", f"{rate / 1e12:.3f}", "", None)
-
-
 def _named(name: str, part: Callable[[], Any]) -> Callable[[], Any]:
-    def call() -> Any:
-        return part()
-
-    call.__name__ = name
-    return call
+    """A part with the name that the progress line shows."""
+    made = functools.partial(part)
+    made.__name__ = name  # type: ignore[attr-defined]
+    return made
 
 
 if __name__ == "__main__":

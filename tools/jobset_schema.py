@@ -1,7 +1,7 @@
 """Write tests/launch/jobset_schema.json: what is a JobSet; unknown fields are refused.
 
-    python -m venv /tmp/schema && /tmp/schema/bin/pip install kubeflow-trainer-api==2.3.0
-    /tmp/schema/bin/python tools/jobset_schema.py > tests/launch/jobset_schema.json
+    python -m venv .cache/schema && .cache/schema/bin/pip install kubeflow-trainer-api==2.3.0
+    .cache/schema/bin/python tools/jobset_schema.py > tests/launch/jobset_schema.json
 
 That package (Apache-2.0) has models that were generated from the OpenAPI of JobSet v1alpha2 and of
 Kubernetes; the JobSet project's CRD (Apache-2.0) has the enumerations that they leave out.

@@ -52,6 +52,14 @@ def bits_and_distance(axis: Any, families: dict[str, Seeds]) -> None:
     axis.legend(fontsize=7)
 
 
+def curve(
+    axis: Any, x: Sequence[float], each: Sequence[tuple[float, float]], *, color: str, label: str
+) -> None:
+    """Means with half their intervals."""
+    mean, half = zip(*each, strict=True)
+    axis.errorbar(x, mean, yerr=half, fmt="o-", color=color, capsize=2, markersize=4, label=label)
+
+
 def by_layer(
     axis: Any, runs: dict[str, Seeds], names: Sequence[str], of: Callable[[Run], list[float]]
 ) -> None:
@@ -59,16 +67,7 @@ def by_layer(
     for index, name in enumerate(name for name in names if name in runs):
         measured = [found for run in runs[name] if (found := of(run))]
         each = [spread(list(layer)) for layer in zip(*measured, strict=True)]
-        axis.errorbar(
-            range(len(each)),
-            [mean for mean, _ in each],
-            yerr=[half for _, half in each],
-            fmt="o-",
-            color=f"C{index}",
-            capsize=2,
-            markersize=4,
-            label=name,
-        )
+        curve(axis, range(len(each)), each, color=f"C{index}", label=name)
     axis.legend(fontsize=7)
 
 
@@ -92,16 +91,8 @@ def heat(axis: Any, sizes: dict[str, Seeds]) -> None:
         grids = [grid for run in sizes[size] if (grid := grid_of(run, EXTRACTOR))]
         points = sorted({p for grid in grids for p in grid if p[1] == 0 and p[2] == 1})
         each = [spread([grid[p]["value"] for grid in grids if p in grid]) for p in points]
-        axis.errorbar(
-            [point[0] for point in points],
-            [mean for mean, _ in each],
-            yerr=[half for _, half in each],
-            fmt="o-",
-            color=f"C{index}",
-            capsize=2,
-            markersize=4,
-            label=size,
-        )
+        temperatures = [point[0] for point in points]
+        curve(axis, temperatures, each, color=f"C{index}", label=size)
     axis.set(xlabel="temperature", ylabel="FD-eurosat (conv)", title="randomness, 512 samples")
     axis.legend(fontsize=7)
 

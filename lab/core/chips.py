@@ -49,10 +49,15 @@ class Chip:
     @property
     def allowed(self) -> str:
         """The shapes in words."""
-        listed = ", ".join("x".join(map(str, shape)) for shape in self.shapes)
+        listed = ", ".join(map(shape_text, self.shapes))
         if self.flat:
             return listed
         return f"{listed}, and AxBxC of multiples of 4 that do not fall, up to {self.largest} chips"
+
+
+def shape_text(shape: Sequence[int]) -> str:
+    """A shape as commands and labels have it: "4x4x8"."""
+    return "x".join(map(str, shape))
 
 
 _FLAT = ((1, 1), (2, 2), (2, 4), (4, 4), (4, 8), (8, 8), (8, 16), (16, 16))
@@ -149,10 +154,14 @@ class Slices:
     count: int = 1
 
     @property
+    def topology(self) -> str:
+        """One of them, as commands and libtpu take it: "v5e:16x16"."""
+        return f"{self.chip.name}:{shape_text(self.shape)}"
+
+    @property
     def name(self) -> str:
-        """As commands take it, and several slices with their number: "2 x v5e:16x16"."""
-        one = f"{self.chip.name}:{'x'.join(map(str, self.shape))}"
-        return one if self.count == 1 else f"{self.count} x {one}"
+        """For people; several slices have their number: "2 x v5e:16x16"."""
+        return self.topology if self.count == 1 else f"{self.count} x {self.topology}"
 
     @property
     def chips(self) -> int:

@@ -8,6 +8,8 @@ and lookups are not counted. Each part of a model counts its own.
 import dataclasses
 from typing import NamedTuple
 
+from lab.core.chips import CHIPS
+
 
 @dataclasses.dataclass(frozen=True)
 class ByRole:
@@ -59,10 +61,7 @@ def attention_flops(*, width: int, queries: int, keys: int, causal: bool = False
 
 # bfloat16 matrix peak of one device as jax names it, in FLOP/s, from the vendors' data sheets.
 PEAK_FLOPS_PER_S = {
-    "TPU v4": 275e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5": 459e12,
-    "TPU v6 lite": 918e12,
+    **{chip.kind: chip.peak_flops_per_s / chip.devices for chip in CHIPS.values()},
     "NVIDIA A100-SXM4-80GB": 312e12,
     "NVIDIA H100 80GB HBM3": 989e12,
     "NVIDIA H200": 989e12,

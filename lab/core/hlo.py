@@ -204,7 +204,6 @@ class Program:
     def _compared(self, condition: Computation) -> tuple[int, int, str] | None:
         """(which part of the state, the limit, the direction) of a condition."""
         root = condition.instructions[condition.root]
-        names = dict(enumerate(root.operands))
         inside, compare = condition, root
         if root.opcode == "fusion":
             inside = self.computations[root.called("calls") or ""]
@@ -214,7 +213,8 @@ class Program:
         sides = [inside.instructions[name] for name in compare.operands]
         if inside is not condition:  # parameters of the fusion are what the condition gives it
             outer = condition.instructions
-            sides = [outer[names[int(s.inner)]] if s.opcode == "parameter" else s for s in sides]
+            given = [outer[name] for name in root.operands]
+            sides = [given[int(s.inner)] if s.opcode == "parameter" else s for s in sides]
         sides = [
             _through(condition if s.name in condition.instructions else inside, s) for s in sides
         ]
@@ -247,8 +247,8 @@ class Program:
             operands = [inside.instructions.get(name) for name in new.operands]
         if new.opcode != "add":
             return None
-        added = [n for each in operands if each for n in [_number(_through(inside, each))]]
-        found = [n for n in added if n is not None]
+        added = [_number(_through(inside, each)) for each in operands if each]
+        found = [number for number in added if number is not None]
         return found[0] if len(found) == 1 else None
 
 

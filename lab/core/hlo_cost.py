@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from lab.core.errors import LabError
-from lab.core.hlo import Array, Computation, Instruction, Program, arrays_of
+from lab.core.hlo import Array, Computation, Instruction, Program
 
 # What moves nothing by itself: its parts are counted where they are read or made.
 _FREE = frozenset(
@@ -88,8 +88,7 @@ def _multiplications(instruction: Instruction, image: Array, kernel: Array, out:
         pairs *= _pairs(*sizes, **window[int(label)] if window else {})
     batch = out.dims[of_out.index("b")] if "b" in of_out else 1
     features = kernel.dims[of_kernel.index("o")] * kernel.dims[of_kernel.index("i")]
-    groups = int(instruction.attribute("batch_group_count") or 1)
-    return batch * features * pairs / (1 if groups == 1 else groups)
+    return batch * features * pairs / int(instruction.attribute("batch_group_count") or 1)
 
 
 def _window(text: str) -> list[dict[str, int]]:
@@ -189,24 +188,15 @@ def _moved_by_fusion(program: Program, outer: Computation, fusion: Instruction) 
 def _read(inner: Computation, parameter: Instruction, array: Array) -> float:
     """Bytes of a parameter that a fusion reads: where only slices of it are used, those."""
     parts = 0.0
-    waiting = [parameter]
-    while waiting:
-        for user in inner.users[waiting[-1].name] if waiting else ():
-            source = user.operands[0] == waiting[-1].name
-            if user.opcode in ("bitcast", "copy") and user.name != inner.root:
-                return _read_through(inner, user, array)
-            if user.opcode in ("dynamic-slice", "slice", "gather") and source:
-                parts += _in_hbm(array._replace(dims=user.arrays[0].dims))
-            elif user.opcode == "dynamic-update-slice" and source:
-                continue  # in place
-            else:
-                return _in_hbm(array)
-        waiting.pop()
+    for user in inner.users[parameter.name]:
+        source = user.operands[0] == parameter.name
+        if user.opcode in ("bitcast", "copy") and user.name != inner.root:
+            return min(_in_hbm(array), _read(inner, user, array))
+        if user.opcode in ("dynamic-slice", "slice", "gather") and source:
+            parts += _in_hbm(array._replace(dims=user.arrays[0].dims))
+        elif not (user.opcode == "dynamic-update-slice" and source):  # that one writes in place
+            return _in_hbm(array)
     return parts
-
-
-def _read_through(inner: Computation, bitcast: Instruction, array: Array) -> float:
-    return min(_in_hbm(array), _read(inner, bitcast, array))
 
 
 def _roots(inner: Computation) -> Sequence[Instruction | None]:
@@ -365,6 +355,3 @@ def _axes_of_pairs(pairs: Sequence[Sequence[int]], mesh: Mapping[str, int]) -> s
     places = np.stack(np.unravel_index(ends, sizes))  # (axes, pairs, 2)
     differ = np.any(places[:, :, 0] != places[:, :, 1], axis=1)
     return "+".join(name for name, d in zip(mesh, differ, strict=True) if d) or "none"
-
-
-__all__ = ["Collective", "arrays_of", "collectives", "hbm_bytes", "product_flops"]

@@ -226,10 +226,7 @@ def constrain_batch(x: jax.Array, *, axis: int = 0) -> jax.Array:
 
     The mesh is that under which the step is traced (lab/train/step.py); outside one, nothing.
     """
-    mesh, axes = jax.sharding.get_abstract_mesh(), traced_batch_axes()
-    if math.prod(mesh.shape[name] for name in axes) == 1:
-        return x
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(*(None,) * axis, axes))
+    return _split(x, axis=axis, others=None)
 
 
 def split_batch(x: jax.Array, *, axis: int) -> jax.Array:
@@ -237,9 +234,12 @@ def split_batch(x: jax.Array, *, axis: int) -> jax.Array:
 
     Of what a loop carries: left alone it may stand whole on every device. As `constrain_batch`.
     """
+    return _split(x, axis=axis, others=PartitionSpec.UNCONSTRAINED)
+
+
+def _split(x: jax.Array, *, axis: int, others: Any) -> jax.Array:
     mesh, axes = jax.sharding.get_abstract_mesh(), traced_batch_axes()
     if math.prod(mesh.shape[name] for name in axes) == 1:
         return x
-    free = PartitionSpec.UNCONSTRAINED
-    spec = [axes if at == axis else free for at in range(x.ndim)]
+    spec = [axes if at == axis else others for at in range(x.ndim)]
     return jax.lax.with_sharding_constraint(x, PartitionSpec(*spec))

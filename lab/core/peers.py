@@ -75,9 +75,6 @@ class Peers:
             _client().key_value_delete(_key(topic))
 
 
-ALONE = Peers(index=0, count=1)
-
-
 def _key(topic: str, process: int | None = None) -> str:
     return f"lab/{topic}/" + ("" if process is None else str(process))
 

@@ -28,6 +28,23 @@ TPU_ENVIRONMENT = {  # libtpu asks the host for these, which is no TPU's
 }
 
 
+def planned_spec(
+    grid: tuple[int, int, int], *, vocabulary: int, subcodes: int, channels: int = 0
+) -> TokenSpec:
+    """The sizes of a tokenizer that is not here, of 256 x 256 RGB images; one slot a cell."""
+    rows, columns, _ = grid
+    return TokenSpec(
+        name="planned",
+        vocabulary=vocabulary,
+        tokens_per_image=rows * columns,
+        subcodes=subcodes,
+        dims_per_image=256 * 256 * 3,
+        grid=grid,
+        identity="planned",
+        channels=channels,
+    )
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class World:
     """What data and tokenizer say of a run that has neither here."""
@@ -67,7 +84,6 @@ class Compiled:
     program: Any  # jax.stages.Compiled; None where it does not fit
     lower_s: float
     compile_s: float
-    failure: str = ""
     needed_bytes: float | None = None  # of HBM, as the compiler says where it does not fit
 
 
@@ -108,9 +124,9 @@ def devices_of(slices: Slices) -> list[Any]:
         more["num_slices"] = slices.count
     if slices.chips < slices.chip.chips_per_host:
         more["chips_per_host_bounds"] = (1, 1, 1)
-    name = f"{slices.chip.name}:{'x'.join(map(str, slices.shape))}"
+    more["topology_name"] = slices.topology
     try:
-        found = topologies.get_topology_desc(platform="tpu", topology_name=name, **more).devices
+        found = topologies.get_topology_desc(platform="tpu", **more).devices
     except JaxRuntimeError as error:
         raise LabError(f"topology {slices.name}: libtpu: {_first_line(error)}") from None
     return list(found)
@@ -208,17 +224,15 @@ def compiled(job: Any, step: str, *, settings: Any = None) -> Compiled:
     began_s = time.monotonic()
     low = lowered(job, step, settings=settings)
     lowered_s = time.monotonic()
-    program, failure, needed = None, "", None
+    program, needed = None, None
     try:
         program = low.compile()
     except JaxRuntimeError as error:
         needed = _needed_bytes(str(error))
         if needed is None:
             raise LabError(f"the TPU compiler refuses the step: {_first_line(error)}") from None
-        failure = _first_line(error)
     return Compiled(
         program=program,
-        failure=failure,
         needed_bytes=needed,
         lower_s=lowered_s - began_s,
         compile_s=time.monotonic() - lowered_s,

@@ -9,14 +9,13 @@ from typing import Any
 from lab.core.chips import Slices, parse_slices
 from lab.core.config import RunConfig
 from lab.core.errors import LabError
-from lab.launch.compile_job import World, abstract_job, compiled, devices_of
+from lab.launch.compile_job import World, abstract_job, compiled, devices_of, planned_spec
 from lab.launch.compile_report import StepReport, Whole, report, whole
 from lab.launch.door import load_config
 from lab.models.published import PUBLISHED, Published
 from lab.tokenizers.spec import TokenSpec
 
 IMAGENET = {"classes": 1000, "examples": 1_281_167}  # of the published sizes
-PIXELS = 256 * 256 * 3  # of an image that they are trained on
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -116,17 +115,8 @@ def _spec(flags: argparse.Namespace, run: RunConfig, found: Published | None) ->
     grid = _grid(flags.grid) if flags.grid or not found else found.grid
     channels = flags.channels or (found.channels if found else 0)
     vocabulary = flags.vocabulary or (found.vocabulary if found else 0)
-    rows, columns, _ = grid
-    return TokenSpec(
-        name="planned",
-        vocabulary=vocabulary,
-        tokens_per_image=rows * columns,
-        subcodes=run.model.subcodes,
-        dims_per_image=PIXELS,
-        grid=grid,
-        identity="planned",
-        channels=channels,
-    )
+    subcodes = run.model.subcodes
+    return planned_spec(grid, vocabulary=vocabulary, subcodes=subcodes, channels=channels)
 
 
 def _grid(text: str) -> tuple[int, int, int]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from lab.core import hlo, hlo_cost
 from lab.core.chips import Slices
+from lab.core.counts import TRAINING
 from lab.launch.compile_job import Compiled
 
 DAY_S = 86400.0
@@ -153,7 +154,7 @@ def _model_flops(job: Any, step: str, images: int) -> float | None:
     per_image = job.flops_per_token.total * job.spec.tokens_per_image  # forward and backward
     if step == "train":
         return images * per_image
-    return images * per_image / 3 if step == "evaluate" else None
+    return images * per_image / TRAINING if step == "evaluate" else None
 
 
 def estimate(

@@ -171,7 +171,7 @@ def show_ranking(plan: Plan, rows: Sequence[Row]) -> None:
     c = best.choice
     out.print(
         f"next: python -m lab.launch.compile --config {plan.config} --topology "
-        f"{plan.slices.chip.name}:{'x'.join(map(str, plan.slices.shape))} --layout {c.layout} "
+        f"{plan.slices.topology} --layout {c.layout} "
         f"--config.train.batch_size {c.batch} --config.execution.remat {c.remat} "
         f"--config.execution.accumulation {c.accumulation}"
     )

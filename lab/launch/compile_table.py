@@ -163,6 +163,6 @@ def _next(planned: Planned) -> str:
     if planned.fits:
         return "python -m lab.launch.render --help"
     return (
-        f"python -m lab.launch.compile --config {plan.config} --topology "
-        f"{plan.slices.chip.name}:{'x'.join(map(str, plan.slices.shape))} --search"
+        f"python -m lab.launch.compile --config {plan.config} --topology {plan.slices.topology} "
+        "--search"
     )

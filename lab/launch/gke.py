@@ -40,11 +40,6 @@ NAMES = {
 assert NAMES.keys() == CHIPS.keys()
 
 
-def topology_of(slices: Slices) -> str:
-    """A slice's shape as the label has it: "4x4x8"."""
-    return "x".join(map(str, slices.shape))
-
-
 def chips_of_host(slices: Slices, wanted: int | None = None) -> int:
     """Chips of one host of a slice; `wanted` (None: the usual number) must divide the slice."""
     chips = math.prod(slices.shape)

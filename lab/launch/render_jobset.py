@@ -11,8 +11,9 @@ from typing import Any
 
 import yaml
 
+from lab.core.chips import shape_text
 from lab.core.errors import LabError
-from lab.launch.gke import ACCELERATOR_LABEL, NAMES, RESOURCE, TOPOLOGY_LABEL, topology_of
+from lab.launch.gke import ACCELERATOR_LABEL, NAMES, RESOURCE, TOPOLOGY_LABEL
 from lab.launch.render_launch import Launch
 
 CONTAINER = "lab"
@@ -109,7 +110,7 @@ def _pod(launch: Launch) -> dict[str, Any]:
     assert launch.slices is not None
     selector = {
         ACCELERATOR_LABEL: NAMES[launch.slices.chip.name].accelerator,
-        TOPOLOGY_LABEL: topology_of(launch.slices),
+        TOPOLOGY_LABEL: shape_text(launch.slices.shape),
     }
     if launch.spot:
         selector["cloud.google.com/gke-spot"] = "true"

@@ -5,7 +5,9 @@ import threading
 import pytest
 
 from lab.core import peers as peers_file
-from lab.core.peers import ALONE, PeerFailed, Peers
+from lab.core.peers import PeerFailed, Peers
+
+ALONE = Peers(index=0, count=1)
 
 
 class Shelf:

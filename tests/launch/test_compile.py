@@ -13,14 +13,13 @@ import pytest
 
 from configs.layouts import LAYOUTS
 from lab.core import hlo, hlo_cost
-from lab.core.chips import CHIPS, parse_slices
+from lab.core.chips import CHIPS, parse_slices, shape_text
 from lab.core.keys import Stream, key
 from lab.core.layout import make_layout
 from lab.launch import compile_job, compile_search
-from lab.launch.compile_job import World, abstract_job, compiled, lowered
+from lab.launch.compile_job import World, abstract_job, compiled, lowered, planned_spec
 from lab.launch.compile_plan import carry_out, make_plan, sampler_settings
 from lab.launch.compile_report import estimate, report, state_bytes
-from lab.tokenizers.spec import TokenSpec
 from tests.launch.commands import command, refused
 from tests.models.worlds import config
 from tests.train.jobs import job as real_job
@@ -36,23 +35,10 @@ FAMILIES = {  # a config's size and fields, then the sizes of its tokenizer
 }
 
 
-def spec(grid=(16, 16, 1), *, vocabulary, subcodes=1, channels=0):
-    return TokenSpec(
-        name="planned",
-        vocabulary=vocabulary,
-        tokens_per_image=grid[0] * grid[1],
-        subcodes=subcodes,
-        dims_per_image=3 * 256**2,
-        grid=grid,
-        identity="planned",
-        channels=channels,
-    )
-
-
 def planned_job(family, size, layout, devices, *, grid=(16, 16, 1), **more):
     fields, sizes = FAMILIES[family]
     run = config(size, family, **{**fields, "execution.layout": layout, **more})
-    world = World(spec=spec(grid, **sizes), classes=10, examples=1000)
+    world = World(spec=planned_spec(grid, **{"subcodes": 1, **sizes}), classes=10, examples=1000)
     return abstract_job(run, make_layout(layout, LAYOUTS, devices), world)
 
 
@@ -229,7 +215,7 @@ def test_evaluation_and_sampling_compile_too(tpu, family):
 @pytest.mark.parametrize("name", CHIPS)
 def test_every_generation_compiles_and_counts_alike(tpu, name):
     chip = CHIPS[name]
-    slices = parse_slices(f"{name}:{'x'.join(map(str, chip.shapes[1]))}")
+    slices = parse_slices(f"{name}:{shape_text(chip.shapes[1])}")
     devices = compile_job.devices_of(slices)
     assert len(devices) == slices.devices
     assert devices[0].device_kind == chip.kind
