@@ -14,11 +14,12 @@ from typing import NamedTuple
 from lab.core.errors import LabError
 
 BITS = {"pred": 8, "token": 0, "opaque": 0}  # of what is not named after its width
-ON_CHIP = 1  # the memory space of a TPU's vector memory
+COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+SPLIT = "AsyncCollectiveStart"  # the custom call after a collective that goes on in other fusions
 
 
 class Array(NamedTuple):
-    """The type of an array, and the memory space it lies in (0: HBM)."""
+    """The type of an array, and the memory space it lies in (0: HBM, 1: a TPU's vector memory)."""
 
     dtype: str
     dims: tuple[int, ...]
@@ -85,6 +86,20 @@ class Instruction:
         found = self.attribute(name)
         return found.lstrip("%") if found else None
 
+    @property
+    def target(self) -> str:
+        """What a custom call calls; of all else nothing."""
+        return (self.attribute("custom_call_target") or "").strip('"')
+
+    @property
+    def aliased(self) -> frozenset[int]:
+        """Which of its results lie, as the compiler says, where an operand does."""
+        found = re.search(
+            r"output_to_operand_aliasing=\{((?:\{[^}]*\}: \([^)]*\)[, ]*)*)", self.attributes
+        )
+        pairs = re.findall(r"\{(\d*)\}: \(", found[1]) if found else ()
+        return frozenset(int(result or 0) for result in pairs)
+
 
 @dataclasses.dataclass(frozen=True)
 class Computation:
@@ -109,6 +124,15 @@ class Computation:
         """Its parameters by number."""
         return {int(i.inner): i for i in self.instructions.values() if i.opcode == "parameter"}
 
+    def given(self, instruction: Instruction) -> list[Array]:
+        """The arrays of an instruction's operands; of a tuple none."""
+        found = []
+        for name in instruction.operands:
+            operand = self.instructions.get(name)
+            arrays = operand.arrays if operand else ()
+            found.append(arrays[0] if len(arrays) == 1 else Array("token", (), 0))
+        return found
+
 
 @dataclasses.dataclass(frozen=True)
 class Program:
@@ -125,6 +149,26 @@ class Program:
         cannot be told counts once, and stands in `untold`.
         """
         return self._counted[0]
+
+    def running(self) -> Iterator[tuple[Computation, Instruction, float]]:
+        """Each instruction that runs, and how often."""
+        for name, runs in self.runs.items():
+            if runs:
+                computation = self.computations[name]
+                for instruction in computation.instructions.values():
+                    yield computation, instruction, runs
+
+    @functools.cached_property
+    def split(self) -> frozenset[str]:
+        """The channels of the collectives that are spread over several fusions."""
+        found = {
+            computation.instructions[name].attribute("channel_id")
+            for computation in self.computations.values()
+            for instruction in computation.instructions.values()
+            if instruction.target == SPLIT
+            for name in instruction.operands
+        }
+        return frozenset(channel for channel in found if channel)
 
     @functools.cached_property
     def untold(self) -> tuple[str, ...]:

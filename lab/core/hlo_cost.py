@@ -13,47 +13,23 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from lab.core.errors import LabError
-from lab.core.hlo import Array, Computation, Instruction, Program
+from lab.core.hlo import COLLECTIVES, Array, Computation, Instruction, Program
+from lab.core.hlo_bytes import hbm_bytes
 
-# What moves nothing by itself: its parts are counted where they are read or made.
-_FREE = frozenset(
-    "parameter constant tuple get-tuple-element bitcast while conditional call after-all "
-    "partition-id replica-id copy-done slice-done async-done async-update opt-barrier "
-    "all-gather-done all-reduce-done collective-permute-done send-done recv-done".split()
-)
-_KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
-_ONE_WAY = {"bitcast", "copy", "reshape", "transpose", "convert"}
+__all__ = ["Collective", "collectives", "hbm_bytes", "product_flops"]
 
 
 def product_flops(program: Program) -> float:
     """FLOPs of all products of matrices and convolutions."""
     total = 0.0
-    for computation, instruction, runs in _running(program):
+    for computation, instruction, runs in program.running():
         if instruction.opcode in ("dot", "convolution"):
             total += runs * _product(computation, instruction)
     return total
 
 
-def _running(program: Program) -> Iterator[tuple[Computation, Instruction, float]]:
-    for name, runs in program.runs.items():
-        if runs:
-            computation = program.computations[name]
-            for instruction in computation.instructions.values():
-                yield computation, instruction, runs
-
-
-def _given(computation: Computation, instruction: Instruction) -> list[Array]:
-    """The arrays of the operands; of a tuple none."""
-    found = []
-    for name in instruction.operands:
-        operand = computation.instructions.get(name)
-        arrays = operand.arrays if operand else ()
-        found.append(arrays[0] if len(arrays) == 1 else Array("token", (), 0))
-    return found
-
-
 def _product(computation: Computation, instruction: Instruction) -> float:
-    left, right = _given(computation, instruction)[:2]
+    left, right = computation.given(instruction)[:2]
     (out,) = instruction.arrays
     if instruction.opcode == "dot":
         contracted = _braced(instruction, "lhs_contracting_dims")
@@ -129,93 +105,6 @@ def _pairs(
     return int(np.sum(inside & (at % image_dilation == 0)))
 
 
-def hbm_bytes(program: Program) -> float:
-    """Bytes that the program reads from HBM and writes to it.
-
-    An array in the vector memory of a TPU moves nothing; of a stack that a loop reads one layer
-    of, the layer. What the compiler would keep in caches of other devices is not known.
-    """
-    total = 0.0
-    fused = {
-        called
-        for computation in program.computations.values()
-        for instruction in computation.instructions.values()
-        if instruction.opcode == "fusion" and (called := instruction.called("calls"))
-    }
-    for computation, instruction, runs in _running(program):
-        if computation.name not in fused:
-            total += runs * _moved(program, computation, instruction)
-    return total
-
-
-def _in_hbm(array: Array) -> float:
-    return array.bytes if array.space == 0 else 0.0
-
-
-def _moved(program: Program, computation: Computation, instruction: Instruction) -> float:
-    opcode = instruction.opcode
-    if opcode in _FREE:
-        return 0.0
-    if opcode == "fusion":
-        return _moved_by_fusion(program, computation, instruction)
-    given = _given(computation, instruction)
-    if opcode in ("copy-start", "slice-start"):  # (destination, source, ...): a copy of one part
-        part = instruction.arrays[0]
-        source = given[0]._replace(dims=part.dims)
-        return _in_hbm(part) + _in_hbm(source)
-    if opcode in ("dynamic-slice", "slice", "gather"):
-        (out,) = instruction.arrays
-        return _in_hbm(out) + _in_hbm(given[0]._replace(dims=out.dims))
-    if opcode == "dynamic-update-slice":
-        update = given[1]
-        return _in_hbm(update) + _in_hbm(given[0]._replace(dims=update.dims))
-    return sum(map(_in_hbm, given)) + sum(map(_in_hbm, instruction.arrays))
-
-
-def _moved_by_fusion(program: Program, outer: Computation, fusion: Instruction) -> float:
-    inner = program.computations[fusion.called("calls") or ""]
-    total = 0.0
-    for number, array in enumerate(_given(outer, fusion)):
-        parameter = inner.parameters.get(number)
-        if parameter is not None:
-            total += _read(inner, parameter, array)
-    for array, written in zip(fusion.arrays, _roots(inner), strict=False):
-        part = _updated(inner, written) if written else None
-        total += _in_hbm(array._replace(dims=part.dims)) if part else _in_hbm(array)
-    return total
-
-
-def _read(inner: Computation, parameter: Instruction, array: Array) -> float:
-    """Bytes of a parameter that a fusion reads: where only slices of it are used, those."""
-    parts = 0.0
-    for user in inner.users[parameter.name]:
-        source = user.operands[0] == parameter.name
-        if user.opcode in ("bitcast", "copy") and user.name != inner.root:
-            return min(_in_hbm(array), _read(inner, user, array))
-        if user.opcode in ("dynamic-slice", "slice", "gather") and source:
-            parts += _in_hbm(array._replace(dims=user.arrays[0].dims))
-        elif not (user.opcode == "dynamic-update-slice" and source):  # that one writes in place
-            return _in_hbm(array)
-    return parts
-
-
-def _roots(inner: Computation) -> Sequence[Instruction | None]:
-    root = inner.instructions[inner.root]
-    if root.opcode != "tuple":
-        return (root,)
-    return tuple(inner.instructions.get(name) for name in root.operands)
-
-
-def _updated(inner: Computation, root: Instruction) -> Array | None:
-    """The part that a root writes into an array that it was given; None where it writes all."""
-    while root.opcode in _ONE_WAY and root.operands[0] in inner.instructions:
-        root = inner.instructions[root.operands[0]]
-    if root.opcode != "dynamic-update-slice":
-        return None
-    update = inner.instructions.get(root.operands[1])
-    return update.arrays[0] if update else None
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Collective:
     """All collectives of one kind over the same axes of the mesh."""
@@ -266,8 +155,8 @@ def _once_a_channel(program: Program) -> Iterator[tuple[Computation, Instruction
     stands in all of them under one channel. Its start runs as often as it does.
     """
     least: dict[str, tuple[Computation, Instruction, float]] = {}
-    for computation, instruction, runs in _running(program):
-        if instruction.opcode.removesuffix("-start") not in _KINDS:
+    for computation, instruction, runs in program.running():
+        if instruction.opcode.removesuffix("-start") not in COLLECTIVES:
             continue
         channel = instruction.attribute("channel_id") or instruction.name
         if channel not in least or runs < least[channel][2]:
@@ -276,7 +165,7 @@ def _once_a_channel(program: Program) -> Iterator[tuple[Computation, Instruction
 
 
 def _sent(kind: str, size: int, computation: Computation, instruction: Instruction) -> float:
-    given = sum(array.bytes for array in _given(computation, instruction))
+    given = sum(array.bytes for array in computation.given(instruction))
     if kind == "collective-permute":
         return given
     share = (size - 1) / size
