@@ -136,13 +136,17 @@ def execution() -> ConfigDict:
     c.layout = "ddp"  # a name from configs/layouts.py
     c.devices = 0  # 0: all
     c.tensor = 0  # devices along the layout's mesh axis "tensor"; 0: as the layout says
+    c.replicas = 0  # copies of the state under "hsdp"; 0: as many as slices, 2 where there is one
     c.accumulation = 1  # parts that a training batch runs in, one after the other
+    c.steps_per_dispatch = 1  # updates in one program: more where a host starts them too slowly
     c.head_chunks = 0  # parts that a softmax over codes runs in; 0: as memory asks for
     c.remat = "none"  # none | full | attention_out | block_outputs | projections | dots | offload
     c.unroll_layers = False  # one loop body a layer: slower to compile, faster on CPU
     c.compute_dtype = "auto"  # auto | float32 | bfloat16; auto: bfloat16 on TPU and GPU
     c.checkpoint_every_steps = 200
     c.checkpoint_every_minutes = 0.0  # beside those, this long after the last one; 0: off
+    c.local_checkpoints = ""  # a folder on each host's own disk for near checkpoints; "": none
+    c.local_checkpoint_every_steps = 0  # steps between those
     c.keep_last = 2  # checkpoints
     c.keep_every_steps = 0  # 0: none is kept for good
     c.tensorboard = False  # write event files too (needs the tensorboard extra)

@@ -8,6 +8,7 @@ from typing import Any
 from lab.core.canonical import json_sha256
 from lab.core.classifier_checks import check_classifier
 from lab.core.errors import LabError
+from lab.core.execution_config import ExecutionConfig, check_execution
 from lab.core.fields import allow, count, defining, plain, probability, section
 from lab.core.guard_config import OFF, GuardConfig, check_guard
 from lab.core.tokenizer_checks import check_tokenizer
@@ -15,8 +16,6 @@ from lab.core.units import Duration, DurationUnit
 
 SEMANTICS = 1  # raise it when the same config would train another model
 MASK_SCHEDULES = ("none", "cosine", "linear", "truncated_normal")
-# "none" and the policies of lab/layers/stack.py, which says what each keeps.
-REMAT = ("none", "full", "attention_out", "block_outputs", "projections", "dots", "offload")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -194,26 +193,6 @@ class TrainConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ExecutionConfig:
-    """Where and how; never part of the identity."""
-
-    workdir: str
-    layout: str
-    devices: int = count(0)
-    tensor: int = allow(at_least=0, before=0)
-    accumulation: int = allow(at_least=1, before=1)
-    head_chunks: int = allow(at_least=0, before=0)
-    remat: str = allow(choices=REMAT)
-    unroll_layers: bool
-    compute_dtype: str = allow(choices=("auto", "float32", "bfloat16"))
-    checkpoint_every_steps: int = count()
-    checkpoint_every_minutes: float = allow(at_least=0.0, before=0.0)
-    keep_last: int = count()
-    keep_every_steps: int = count(0)
-    tensorboard: bool
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """All of a run."""
 
@@ -286,7 +265,8 @@ def admit(config: Mapping[str, Any]) -> AnyRun:
     else:
         check_classifier(run)
     if not isinstance(run, RunConfig):
-        _check_execution(run)
+        _check_step(run)
+    check_execution(run.execution)
     if "/" in run.study or run.study in ("", ".", ".."):
         raise LabError(f'config.study = "{run.study}": a plain folder name is expected')
     check_guard(run.train.guard)
@@ -294,11 +274,10 @@ def admit(config: Mapping[str, Any]) -> AnyRun:
     return run
 
 
-def _check_execution(run: TokenizerRunConfig | ClassifierRunConfig) -> None:
+def _check_step(run: TokenizerRunConfig | ClassifierRunConfig) -> None:
     """Refuse what only the step of a generator does."""
     for name, only in (("accumulation", 1), ("head_chunks", 0)):
-        value = getattr(run.execution, name)
-        if value != only:
+        if (value := getattr(run.execution, name)) != only:
             raise LabError(f"config.execution.{name} = {value}: of a generator only; {only} here")
 
 

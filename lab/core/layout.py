@@ -114,16 +114,19 @@ def make_layout(
     devices: Sequence[jax.Device],
     *,
     tensor: int = 0,
+    replicas: int = 0,
 ) -> Layout:
     """The named layout over these devices, in the order in which their links serve it best.
 
-    `tensor` (config.execution.tensor) is the size of the mesh axis of that name, 0 the table's own.
+    `tensor` (config.execution.tensor) is the size of the mesh axis of that name, and `replicas`
+    (config.execution.replicas) of the one that goes across slices; 0 is the table's own.
     Raises LabError where there is no such layout, or the devices do not divide into its mesh.
     """
     if name not in tables:
         raise LabError(f'layout "{name}": allowed are {", ".join(sorted(tables))}')
     table, slices = tables[name], slices_of(devices)
-    sizes = mesh_sizes(name, table, devices=len(devices), slices=slices, tensor=tensor)
+    asked = {"tensor": tensor, "replicas": replicas}
+    sizes = mesh_sizes(name, table, devices=len(devices), slices=slices, **asked)
     axes, types = tuple(sizes), (AxisType.Auto,) * len(sizes)
     if slices == 1:
         shape = tuple(sizes.values())
@@ -139,7 +142,13 @@ def slices_of(devices: Sequence[jax.Device]) -> int:
 
 
 def mesh_sizes(
-    name: str, table: Mapping[str, Any], *, devices: int, slices: int = 1, tensor: int = 0
+    name: str,
+    table: Mapping[str, Any],
+    *,
+    devices: int,
+    slices: int = 1,
+    tensor: int = 0,
+    replicas: int = 0,
 ) -> dict[str, int]:
     """The size of each mesh axis of a layout's table; see configs/layouts.py for what it may say.
 
@@ -153,7 +162,12 @@ def mesh_sizes(
         )
     if tensor:
         sizes[TENSOR_AXIS] = tensor
-    across = slices if slices > 1 else REPLICAS
+    if replicas and "slices" not in sizes.values():
+        raise LabError(
+            f'config.execution.replicas = {replicas}: layout "{name}" has no mesh axis of '
+            f"replicas, only {', '.join(sizes)}; 0 is expected"
+        )
+    across = replicas or (slices if slices > 1 else REPLICAS)
     sizes = {axis: across if size == "slices" else size for axis, size in sizes.items()}
     fixed = math.prod(size for size in sizes.values() if size != -1)
     if devices % fixed or (-1 not in sizes.values() and fixed != devices):
@@ -227,6 +241,14 @@ def constrain_batch(x: jax.Array, *, axis: int = 0) -> jax.Array:
     The mesh is that under which the step is traced (lab/train/step.py); outside one, nothing.
     """
     return _split(x, axis=axis, others=None)
+
+
+Placed = Callable[[jax.Array], jax.Array]  # says where rows lie: those of their images, or anywhere
+
+
+def anywhere(x: jax.Array) -> jax.Array:
+    """Leave it to the compiler: the rows of one image, in a sampler."""
+    return x
 
 
 def split_batch(x: jax.Array, *, axis: int) -> jax.Array:

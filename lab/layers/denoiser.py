@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from lab.core.layout import Placed, anywhere
 from lab.layers.linear import Affine
 from lab.layers.modulation import Branch, Modulation, TimeEmbedding, modulated
 from lab.layers.norm import LayerNorm, standardised
@@ -74,20 +75,31 @@ class Denoiser(nnx.Module):
         self.out = Affine(head_matrix((width, outputs), ("denoiser", "features")))
         self.depth = depth
 
-    def __call__(self, x_NI: jax.Array, time_N: jax.Array, z_NC: jax.Array) -> jax.Array:
-        """Outputs (N, outputs) in float32; products but those of the time run in z's dtype."""
-        c_NW = self.condition(z_NC) + self.time(time_N).astype(z_NC.dtype)
+    def __call__(
+        self,
+        x_NI: jax.Array,
+        time_N: jax.Array,
+        z_NC: jax.Array,
+        *,
+        placed: Placed = anywhere,
+    ) -> jax.Array:
+        """Outputs (N, outputs) in float32; products but those of the time run in z's dtype.
+
+        `placed` says where rows lie, of all that goes from one part to the next.
+        """
+        time_NW = self.time(time_N, placed=placed).astype(z_NC.dtype)
+        c_NW = placed(self.condition(z_NC) + time_NW)
         x_NW = run_stack(
             self.blocks,
-            self.inward(x_NI.astype(z_NC.dtype)),
-            lambda block, x, _: block(x, c_NW),
+            placed(self.inward(x_NI.astype(z_NC.dtype))),
+            lambda block, x, _: placed(block(x, c_NW)),
             keys=None,
             remat="none",
             unroll=True,  # few and small: a scan's backward pass would copy what each keeps
         )
         vectors_N2W = self.modulation(c_NW)
         h_NW = modulated(_plain(x_NW), vectors_N2W[:, 0], vectors_N2W[:, 1])
-        return self.out(h_NW).astype(jnp.float32)
+        return placed(self.out(h_NW)).astype(jnp.float32)
 
     @property
     def forward_flops(self) -> int:

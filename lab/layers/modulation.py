@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from lab.core.layout import Placed, anywhere
 from lab.layers.linear import Affine
 from lab.layers.parameters import Init, input_matrix, matrix, zero_matrix
 
@@ -29,13 +30,14 @@ class TimeEmbedding(nnx.Module):
         self.inward = Affine(input_matrix(in_key, (features, width), ("features", "embed"), FAN_IN))
         self.out = Affine(matrix(out_key, (width, width), ("embed", "embed_out"), FAN_IN))
 
-    def __call__(self, time_N: jax.Array) -> jax.Array:
-        """Embeddings (N, D) in float32 of times that are integers or not."""
+    def __call__(self, time_N: jax.Array, *, placed: Placed = anywhere) -> jax.Array:
+        """Embeddings (N, D) in float32 of times that are integers or not; `placed` as rows are."""
         half = self.inward.weight.shape[0] // 2
         frequencies = TIME_BASE ** (-np.arange(half) / half)
         angle_NF = time_N.astype(jnp.float32)[:, None] * jnp.asarray(frequencies, jnp.float32)[None]
         waves_NF = jnp.concatenate([jnp.cos(angle_NF), jnp.sin(angle_NF)], axis=-1)
-        return self.out(jax.nn.silu(self.inward(waves_NF)))
+        hidden_ND = placed(self.inward(placed(waves_NF)))
+        return placed(self.out(jax.nn.silu(hidden_ND)))
 
     @property
     def forward_flops(self) -> int:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from lab.core.layout import Placed, anywhere, constrain_batch
 from lab.layers.denoiser import Denoiser
 from lab.layers.linear import linear
 from lab.layers.norm import RMSNorm
@@ -98,7 +99,7 @@ class BernoulliDiffusionHead(nnx.Module):
         """Class-balanced cross-entropy (B, T), a mean over bits, each token at its own time."""
         time_BT = jax.vmap(self._random_times, (0, None))(each_folded(key_B, 0), x_BTD.shape[1])
         z_ND, x0_NK, noisy_NK, t_N = self._noised_rows(x_BTD, tokens_BTK, key_B, time_BT)
-        logit_NK = self._network(z_ND, noisy_NK, t_N)
+        logit_NK = self._network(z_ND, noisy_NK, t_N, placed=constrain_batch)
         y_NK = jnp.abs(noisy_NK - x0_NK) if self.target is Target.XOR else x0_NK
         loss_N = jnp.mean(class_balance(y_NK) * _cross_entropy(logit_NK, y_NK), axis=-1)
         return loss_N.reshape(x_BTD.shape[:2])
@@ -111,7 +112,8 @@ class BernoulliDiffusionHead(nnx.Module):
         """
         time_BT = jax.vmap(self._spread_times, (0, None))(each_folded(key_B, 0), x_BTD.shape[1])
         z_ND, x0_NK, noisy_NK, t_N = self._noised_rows(x_BTD, tokens_BTK, key_B, time_BT)
-        flip_NK = self._flip_logits(self.x0_logits(z_ND, noisy_NK, t_N), noisy_NK, t_N)
+        x0_logit_NK = self.x0_logits(z_ND, noisy_NK, t_N, placed=constrain_batch)
+        flip_NK = self._flip_logits(x0_logit_NK, noisy_NK, t_N)
         term_NK = _step_nats(self.process, flip_NK, jnp.abs(noisy_NK - x0_NK), t_N[:, None])
         nats_N = self.process.steps * jnp.sum(term_NK, axis=-1)
         return nats_N.reshape(x_BTD.shape[:2])
@@ -124,9 +126,11 @@ class BernoulliDiffusionHead(nnx.Module):
         place_TD = jax.lax.dynamic_slice_in_dim(self.place[...], first, x_BTD.shape[1])
         return self.norm(x_BTD) + place_TD[None].astype(x_BTD.dtype)
 
-    def x0_logits(self, z_ND: jax.Array, noisy_NK: jax.Array, t_N: jax.Array) -> jax.Array:
+    def x0_logits(
+        self, z_ND: jax.Array, noisy_NK: jax.Array, t_N: jax.Array, *, placed: Placed = anywhere
+    ) -> jax.Array:
         """Logits (N, K) of x_0 = 1 as the network was trained to give them."""
-        logit_NK = self._network(z_ND, noisy_NK, t_N)
+        logit_NK = self._network(z_ND, noisy_NK, t_N, placed=placed)
         return (1 - 2 * noisy_NK) * logit_NK if self.target is Target.XOR else logit_NK
 
     def reverse(
@@ -168,8 +172,10 @@ class BernoulliDiffusionHead(nnx.Module):
         last, _ = jax.lax.scan(step, chain, (jnp.array(times.start), jnp.array(times.end), keys))
         return _proposal(last.bits_TK, last.probability_TK)
 
-    def _network(self, z_ND: jax.Array, noisy_NK: jax.Array, t_N: jax.Array) -> jax.Array:
-        return self.network(2 * noisy_NK - 1, t_N - 1, z_ND).astype(F32)
+    def _network(
+        self, z_ND: jax.Array, noisy_NK: jax.Array, t_N: jax.Array, *, placed: Placed = anywhere
+    ) -> jax.Array:
+        return self.network(2 * noisy_NK - 1, t_N - 1, z_ND, placed=placed).astype(F32)
 
     def _guided(self, z_TD, null_TD, guidance, noisy_TK, t_T) -> jax.Array:
         """Logits of x_0 from one run of the network, both conditions side by side."""
@@ -210,9 +216,11 @@ class BernoulliDiffusionHead(nnx.Module):
         x0_BTK = tokens_BTK.astype(F32)
         draw = jax.vmap(lambda key: jax.random.uniform(key, x0_BTK.shape[1:]))
         noisy_BTK = self.process.noised(x0_BTK, time_BT[..., None], draw(each_folded(key_B, 1)))
-        z_ND = self.condition(x_BTD).reshape(-1, x_BTD.shape[-1])
-        rows = (-1, self.bits)
-        return z_ND, x0_BTK.reshape(rows), noisy_BTK.reshape(rows), time_BT.reshape(-1)
+        z_ND, x0_NK, noisy_NK = (
+            constrain_batch(x.reshape(-1, x.shape[-1]))
+            for x in (self.condition(x_BTD), x0_BTK, noisy_BTK)
+        )
+        return z_ND, x0_NK, noisy_NK, constrain_batch(time_BT.reshape(-1))
 
 
 class DirectBernoulliHead(nnx.Module):

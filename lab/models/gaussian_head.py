@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from lab.core.layout import constrain_batch
 from lab.layers.denoiser import Denoiser
 from lab.layers.norm import LayerNorm, RMSNorm
 from lab.layers.parameters import Init, table
@@ -87,17 +88,17 @@ class GaussianDiffusionHead(nnx.Module):
 
     def loss(self, x_BTD: jax.Array, tokens_BTC: jax.Array, key_B: jax.Array) -> jax.Array:
         """Noise MSE + 0.001 bound (B, T), a mean over channels and over repeats."""
-        shape = (self.repeats, *x_BTD.shape[:2])
+        shape = (self.repeats, x_BTD.shape[1])
 
         def times(key: jax.Array) -> jax.Array:
-            return jax.random.randint(key, (shape[0], shape[2]), 1, self.process.steps + 1)
+            return jax.random.randint(key, shape, 1, self.process.steps + 1)
 
-        time_RBT = jnp.moveaxis(jax.vmap(times)(each_folded(key_B, 0)), 1, 0)
-        rows = self._rows(self.process, x_BTD, tokens_BTC, key_B, time_RBT)
+        time_BRT = jax.vmap(times)(each_folded(key_B, 0))
+        rows = self._rows(self.process, x_BTD, tokens_BTC, key_B, time_BRT)
         loss_NC = self.process.training_loss(
             rows.predicted, rows.noise_NC, rows.x0_NC, rows.time_N, levels=0
         )
-        return jnp.mean(loss_NC.reshape(*shape, self.channels), axis=(0, 3))
+        return jnp.mean(loss_NC.reshape(-1, *shape, self.channels), axis=(1, 3))
 
     def nats(self, x_BTD: jax.Array, tokens_BTC: jax.Array, key_B: jax.Array) -> jax.Array:
         """An unbiased estimate (B, T) of the variational bound of each token's density, in nats.
@@ -107,7 +108,7 @@ class GaussianDiffusionHead(nnx.Module):
         """
         chain = self.process.respaced(0)
         timed = jax.vmap(self._spread_times, (0, None))(each_folded(key_B, 0), x_BTD.shape[1])
-        rows = self._rows(chain, x_BTD, tokens_BTC, key_B, timed.t[None])
+        rows = self._rows(chain, x_BTD, tokens_BTC, key_B, timed.t[:, None])
         term_NC = chain.step_nats(rows.predicted, rows.noise_NC, rows.x0_NC, rows.time_N, levels=0)
         nats_NC = timed.weight.reshape(-1, 1) * term_NC + chain.prior_nats(rows.x0_NC)
         return jnp.sum(nats_NC, axis=-1).reshape(timed.t.shape)
@@ -170,23 +171,22 @@ class GaussianDiffusionHead(nnx.Module):
         """Times of the positions of an image, each by its chance, together spread evenly."""
         return self.process.respaced(0).drawn_times(spread_shares(key, positions))
 
-    def _rows(self, process: GaussianProcess, x_BTD, tokens_BTC, key_B, time_RBT) -> Rows:
-        """N = R B T rows: each token noised to R times."""
-        repeats, (images, positions) = time_RBT.shape[0], x_BTD.shape[:2]
-        shape = (repeats, positions, self.channels)
+    def _rows(self, process: GaussianProcess, x_BTD, tokens_BTC, key_B, time_BRT) -> Rows:
+        """N = B R T rows: each token noised to R times. Images first, so that rows stay with the
+        devices of their images.
+        """
+        shape = (*time_BRT.shape[1:], self.channels)
         noise_BRTC = jax.vmap(lambda key: jax.random.normal(key, shape))(each_folded(key_B, 1))
-        x0_RBTC = jnp.broadcast_to(
-            tokens_BTC.astype(F32)[None], (repeats, images, positions, self.channels)
-        )
-        noise_RBTC = jnp.moveaxis(noise_BRTC, 1, 0)
-        noisy_RBTC = process.noised(x0_RBTC, time_RBT, noise_RBTC)
+        x0_BRTC = jnp.broadcast_to(tokens_BTC.astype(F32)[:, None], noise_BRTC.shape)
+        noisy_BRTC = process.noised(x0_BRTC, time_BRT, noise_BRTC)
         z_BTD = self.condition(x_BTD)
-        z_RBTD = jnp.broadcast_to(z_BTD[None], (repeats, *z_BTD.shape))
-        flat = (-1, self.channels)
-        time_N = time_RBT.reshape(-1)
-        predicted = self.predicted(
-            z_RBTD.reshape(-1, z_BTD.shape[-1]),
-            noisy_RBTC.reshape(flat),
-            process.network_time(time_N),
+        z_BRTD = jnp.broadcast_to(z_BTD[:, None], (*time_BRT.shape, z_BTD.shape[-1]))
+        x0_NC, noise_NC, noisy_NC, z_ND = (
+            constrain_batch(x.reshape(-1, x.shape[-1]))
+            for x in (x0_BRTC, noise_BRTC, noisy_BRTC, z_BRTD)
         )
-        return Rows(x0_RBTC.reshape(flat), noise_RBTC.reshape(flat), time_N, predicted)
+        time_N = constrain_batch(time_BRT.reshape(-1))
+        network_time_N = process.network_time(time_N)
+        out_N = self.network(noisy_NC, network_time_N, z_ND, placed=constrain_batch)
+        predicted = split(out_N)
+        return Rows(x0_NC, noise_NC, time_N, predicted)

@@ -53,6 +53,11 @@ class GeneratorJob(Job[RunConfig]):
                 f"config.model.subcodes = {run.model.subcodes}: the tokenizer "
                 f'"{self.spec.name}" gives {self.spec.subcodes} at a position'
             )
+        if run.execution.tensor and run.model.heads % run.execution.tensor:
+            raise LabError(
+                f"config.execution.tensor = {run.execution.tensor}: must divide config.model.heads "
+                f"= {run.model.heads}, or every device of that axis has the attention of all heads"
+            )
 
     @functools.cached_property
     def flops_per_token(self) -> counts.ByRole:
@@ -118,6 +123,7 @@ class GeneratorJob(Job[RunConfig]):
             bound_draws=self.run.train.bound_draws,
             parts=self.run.execution.accumulation,
             guard=self.guard,
+            most=self.run.execution.steps_per_dispatch,
         )
 
     @property
@@ -138,8 +144,10 @@ class GeneratorJob(Job[RunConfig]):
         placed = self._placed({k: batch[k] for k in ("tokens", "label", "weight")})
         tokens = placed.pop("tokens")
         first = step * len(tokens) if stream is Stream.EVALUATE else 0
-        places = self.layout.places_here(len(tokens))
-        number = self._placed({"number": (first + places).astype(np.int32)})
+        number = {}
+        if stream is Stream.EVALUATE or self._draw is not None:
+            places = self.layout.places_here(len(tokens))
+            number = self._placed({"number": (first + places).astype(np.int32)})
         if stream is Stream.EVALUATE:
             placed |= number
         if self._encode is None and self._draw is None:

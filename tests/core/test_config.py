@@ -144,7 +144,9 @@ def test_identity_covers_the_experiment_and_not_its_place():
         ("execution.checkpoint_every_steps", 7),
         ("execution.accumulation", 4),
         ("execution.tensor", 8),
+        ("execution.replicas", 4),
         ("execution.head_chunks", 3),
+        ("execution.steps_per_dispatch", 4),
         ("execution.remat", "projections"),
         ("data.manual_dir", "somewhere"),
     ]:

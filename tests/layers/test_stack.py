@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lab.core.config import REMAT
+from lab.core.execution_config import REMAT
 from lab.layers.attention import Mask
 from lab.layers.parameters import Init
 from lab.layers.stack import REMAT_POLICIES, run_stack, stacked

@@ -49,6 +49,21 @@ def test_the_size_of_the_tensor_axis_may_be_asked_for():
     assert dict(whole.mesh.shape) == {"fsdp": 8, "tensor": 1}
 
 
+def test_so_are_replicas_whatever_the_slices():
+    for replicas, shards in ((0, 4), (1, 8), (4, 2), (8, 1)):
+        layout = make_layout("hsdp", LAYOUTS, jax.devices(), replicas=replicas)
+        assert dict(layout.mesh.shape) == {"replica": 8 // shards, "fsdp": shards}
+    sizes = mesh_sizes("hsdp", LAYOUTS["hsdp"], devices=8, slices=2, replicas=4)
+    assert sizes == {"replica": 4, "fsdp": 2}
+    placed = across_slices("hsdp", sizes, chips(4, 4), slices=2)
+    for place, replica in enumerate(placed):
+        assert {device.slice_index for device in replica} == {place // 2}
+    with pytest.raises(LabError, match="of size 3 goes across the 2 slices"):
+        make_layout("hsdp", LAYOUTS, chips(6, 6), replicas=3)
+    with pytest.raises(LabError, match='replicas = 2: layout "fsdp" has no mesh axis of replicas'):
+        make_layout("fsdp", LAYOUTS, jax.devices(), replicas=2)
+
+
 @dataclasses.dataclass(frozen=True)
 class Chip:
     """What a mesh of several slices asks of a device."""
