@@ -68,7 +68,7 @@ def test_imports_follow_the_ranks(path):
         if top in ONLY_IN:
             assert here in ONLY_IN[top], f"{where}; allowed in {sorted(ONLY_IN[top])}"
         if top == "orbax":
-            assert path.name == "store.py", f"{where}; only lab/core/store.py may"
+            assert path.name == "orbax_arrays.py", f"{where}; only lab/core/orbax_arrays.py may"
         if top == "lab":
             _check_lab_import(here, module, where)
         if top == "analysis":

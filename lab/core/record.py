@@ -3,14 +3,16 @@
 docs/run_directory.md states the schema. A kill can leave a half-written last line; it is cut off.
 """
 
+import collections
 import json
 import math
 import os
 import pathlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TextIO
 
 from lab.core.errors import LabError
+from lab.core.writing import writing
 
 SCHEMA = "lab.record/1"
 
@@ -62,12 +64,16 @@ class Record:
         *,
         step: int,
         rollbacks: int = 0,
+        evaluation_rows: int = 1,
         follows: bool = False,
     ):
         """Open or begin the record and drop what comes after `step`, the step restored, which has
-        so many rollbacks behind it.
+        so many rollbacks behind it, and evaluations of fewer than `evaluation_rows` rows.
+
+        Raises LabError for a record of another run, NotSaved where nothing can be written.
         """
         self._path = path
+        self._evaluation_rows = evaluation_rows
         rows = read_rows(path)
         header = {"kind": "header", "schema": SCHEMA, **header}
         if rows:
@@ -75,11 +81,11 @@ class Record:
         if step and not rows:
             raise LabError(f"{path}: missing, but a checkpoint of step {step} is there")
         first = {**rows[0]} if rows else header
-        kept = _standing(rows, step, rollbacks) if step else []
+        kept = self._standing(rows, step, rollbacks) if step or rollbacks else []
         self._file = None
         if not follows:
             self._rewrite([first, *kept])
-            self._file = open(path, "a", encoding="utf-8")
+            self._file = self._opened()
         self.steps = {kind: [r["step"] for r in kept if r["kind"] == kind] for kind in _ROWS}
         self._since: list[tuple[str, int]] = []  # kind and step of rows written since
 
@@ -92,50 +98,64 @@ class Record:
         if self._file:
             self._file.close()
             rows = read_rows(self._path)
-            self._rewrite([rows[0], *_standing(rows, step, rollbacks)])
-            self._file = open(self._path, "a", encoding="utf-8")
+            self._rewrite([rows[0], *self._standing(rows, step, rollbacks)])
+            self._file = self._opened()
+
+    def _standing(
+        self, rows: list[dict[str, Any]], step: int, rollbacks: int
+    ) -> list[dict[str, Any]]:
+        """The rows behind a state of so many updates and rollbacks.
+
+        A rollback stands by its number: its step was given up, and may be reached only later. Of an
+        evaluation that a kill cut short none does: it is made anew.
+        """
+        found = collections.Counter(row["step"] for row in rows if row["kind"] == "evaluation")
+        cut = {each for each, count in found.items() if count < self._evaluation_rows}
+
+        def stands(row: dict[str, Any]) -> bool:
+            if "rollback" in row:
+                return row["rollback"] <= rollbacks
+            whole = row["kind"] != "evaluation" or row["step"] not in cut
+            return row["kind"] != "end" and row["step"] <= step and whole
+
+        return [row for row in rows[1:] if stands(row)]
+
+    def _opened(self) -> TextIO:
+        with writing(self._path):
+            return open(self._path, "a", encoding="utf-8")
 
     def _rewrite(self, rows: list[Mapping[str, Any]]) -> None:
         text = "".join(_line(row) for row in rows)
         if self._path.exists() and self._path.read_text(encoding="utf-8") == text:
             return
         fresh = self._path.with_suffix(".tmp")
-        with open(fresh, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(fresh, self._path)
+        with writing(self._path):
+            with open(fresh, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(fresh, self._path)
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Write one row and hand it to the operating system, so that a kill cannot lose it."""
         if row["kind"] in _ROWS:
             self._since.append((row["kind"], row["step"]))
         if self._file:
-            self._file.write(_line(row))
-            self._file.flush()
+            with writing(self._path):
+                self._file.write(_line(row))
+                self._file.flush()
 
     def sync(self) -> None:
         """Force the rows to the disk; before a checkpoint that stands for them."""
         if self._file:
-            os.fsync(self._file.fileno())
+            with writing(self._path):
+                os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Close the file."""
         if self._file:
-            self._file.close()
-
-
-def _standing(rows: list[dict[str, Any]], step: int, rollbacks: int) -> list[dict[str, Any]]:
-    """The rows behind a state of so many updates and rollbacks.
-
-    A rollback stands by its number: its step was given up, and may be reached only later.
-    """
-    return [
-        row
-        for row in rows[1:]
-        if row["kind"] != "end"
-        and (row["rollback"] <= rollbacks if "rollback" in row else row["step"] <= step)
-    ]
+            with writing(self._path):
+                self._file.close()
 
 
 _ROWS = ("train", "evaluation")

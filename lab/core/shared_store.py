@@ -10,7 +10,9 @@ import dataclasses
 import functools
 import itertools
 import json
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,10 +22,11 @@ from lab.core import manifest as manifests
 from lab.core.digest import host_copies, named_leaves
 from lab.core.errors import NotSaved
 from lab.core.manifest import Damaged, Manifest, Metrics, Share
+from lab.core.orbax_arrays import read_shards, start_writing
 from lab.core.orbax_noise import without_late_tracebacks
 from lab.core.peers import PeerFailed, Peers
 from lab.core.step_folders import one_line
-from lab.core.store import Store, check_leaves, read_shards, start_writing
+from lab.core.store import Store, check_leaves
 
 _LOOK_S = 0.1
 _TURN = itertools.count()  # every process opens, saves and restores in one order
@@ -107,13 +110,18 @@ class SharedStore(Store):
         self._talked = topic
 
     def _wait_for_all(self, save: _Save) -> None:
-        """Wait for what Orbax writes, and see where another process will not come."""
+        """Wait for what Orbax writes, and see where another process will not come.
+
+        Orbax is asked on a thread of its own, without a limit of time: the TimeoutError of such a
+        limit could not be told from that of Orbax's own deadline.
+        """
+        written: Future[None] = Future()
+        given = (save.response, written)
         with without_late_tracebacks():
-            while True:
-                try:
-                    return save.response.result(timeout=_LOOK_S)
-                except TimeoutError:
-                    self._peers.check(save.topic)
+            threading.Thread(target=_pass_on, args=given, name="orbax", daemon=True).start()
+            while not wait([written], timeout=_LOOK_S).done:
+                self._peers.check(save.topic)
+            written.result()
 
     def _commit_shares(self, save: _Save, shares: list[dict[str, Any]]) -> None:
         temporary = self._temporary(save.step)
@@ -152,6 +160,20 @@ class SharedStore(Store):
     def _candidates(self) -> tuple[int, ...]:
         """Those that the first process sees."""
         return tuple(json.loads(self._gather("steps", json.dumps(self._folders()))[0]))
+
+    def _set_aside(self, steps: Iterable[int]) -> None:
+        """The first process does; all hear how it went."""
+        steps, problem = list(steps), ""
+        if not steps:
+            return
+        if self._peers.leads:
+            try:
+                super()._set_aside(steps)
+            except NotSaved as error:
+                problem = str(error)
+        told = self._gather("aside", problem)[0]
+        if told:
+            raise NotSaved(told)
 
     def _read_manifest(self, step: int) -> Manifest:
         return self._agreed(lambda: manifests.read(self._folder(step)))
@@ -199,6 +221,13 @@ class SharedStore(Store):
             if told:
                 raise Damaged(told)
         return found[0]
+
+
+def _pass_on(response: Any, written: Future[None]) -> None:
+    try:
+        written.set_result(response.result())
+    except BaseException as error:  # noqa: BLE001 raised again where it is waited for
+        written.set_exception(error)
 
 
 def _is_whole(leaf: Any) -> bool:

@@ -10,6 +10,7 @@ from lab.core.errors import LabError
 
 # What a killed process may leave behind. The dot keeps them out of every listing of steps.
 SAVING, REPLACED, DELETING = ".saving-", ".replaced-", ".deleting-"
+DAMAGED = ".damaged-"  # a step that a run passed over: it goes when a newer one is saved
 
 
 def numbered(directory: Path) -> Iterator[int]:
@@ -30,9 +31,19 @@ def make_writable(directory: Path) -> None:
         raise LabError(f"{directory}: cannot be written to, no checkpoint can be saved there")
 
 
-def remove_leftovers(directory: Path) -> None:
-    """Remove what a save or a deletion that was cut off left; bring back a step half replaced."""
-    for replaced in directory.glob(f"{REPLACED}*"):
+def remove_leftovers(directory: Path, *, step: int | None = None) -> None:
+    """Remove what a save or a deletion that was cut off left; bring back a step half replaced.
+
+    All that is there, or what is of one step: another process may be saving another.
+    """
+
+    def left(prefix: str) -> Iterator[Path]:
+        for path in directory.glob(f"{prefix}*"):
+            # Orbax writes into a folder beside: the number, a dot and more.
+            if step is None or path.name.removeprefix(prefix).partition(".")[0] == str(step):
+                yield path
+
+    for replaced in left(REPLACED):
         folder = directory / replaced.name.removeprefix(REPLACED)
         try:
             if not folder.exists():
@@ -40,8 +51,22 @@ def remove_leftovers(directory: Path) -> None:
         except OSError as error:
             raise LabError(f"{replaced}: cannot be brought back: {one_line(error)}") from error
     for prefix in (SAVING, REPLACED, DELETING):
-        for path in directory.glob(f"{prefix}*"):
+        for path in left(prefix):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def set_aside(directory: Path, step: int) -> None:
+    """Give a step a name under which nothing finds it; in place of one set aside before."""
+    aside = directory / f"{DAMAGED}{step}"
+    shutil.rmtree(aside, ignore_errors=True)
+    (directory / str(step)).rename(aside)
+
+
+def remove_set_aside(directory: Path, *, up_to: int) -> None:
+    """Remove the steps set aside that are no newer than this one."""
+    for path in directory.glob(f"{DAMAGED}*"):
+        if int(path.name.removeprefix(DAMAGED)) <= up_to:
+            shutil.rmtree(path)
 
 
 def sync(directory: Path) -> None:

@@ -8,11 +8,8 @@ manifest and falls back to the newest step that is as it was written.
 
 import dataclasses
 import functools
-import logging
-import math
 import shutil
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +21,7 @@ from lab.core import manifest as manifests
 from lab.core.digest import host_copies, named_leaves, tree_sha256
 from lab.core.errors import LabError, NotSaved
 from lab.core.manifest import Damaged, Manifest, Metrics
-from lab.core.orbax_noise import not_of_orbax, without_late_tracebacks
+from lab.core.orbax_arrays import read_arrays, write_arrays
 from lab.core.step_folders import (
     DELETING,
     REPLACED,
@@ -33,6 +30,8 @@ from lab.core.step_folders import (
     numbered,
     one_line,
     remove_leftovers,
+    remove_set_aside,
+    set_aside,
     sync,
 )
 
@@ -83,7 +82,6 @@ class Store:
         self._keep_every = keep_every
         self._writable = writable
         self.held: frozenset[int] = frozenset()
-        self._damaged: set[int] = set()  # steps that a restore found not to be good
         self._pending: Future[None] | None = None
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
         self._open()
@@ -169,8 +167,10 @@ class Store:
 
         `like` is a tree of jax.ShapeDtypeStruct or of arrays, and gives every leaf its sharding
         (a numpy leaf stays a numpy array). None where there is no step at all. Steps that are not
-        as they were written are passed over and named. Raises LabError where none is good, where
-        `step` is not, and where the checkpoint is of another tree than `like`.
+        as they were written are passed over and named; where one may write they are set aside, so
+        that a step which cannot be read for a while never comes back behind another that was gone
+        on from. Raises LabError where none is good, where `step` is not, and where the checkpoint
+        is of another tree than `like`.
         """
         self.wait()
         folders = self._candidates()
@@ -186,8 +186,8 @@ class Store:
                 tree = self._restore_tree(like, manifest, part=part)
             except Damaged as damage:
                 skipped.append(Skipped(candidate, str(damage)))
-                self._damaged.add(candidate)
             else:
+                self._set_aside([each.step for each in skipped])
                 return Restored(candidate, tree, manifest.metrics, tuple(skipped))
         if not skipped:
             return None
@@ -196,6 +196,15 @@ class Store:
 
     def _candidates(self) -> tuple[int, ...]:
         return self._folders()
+
+    def _set_aside(self, steps: Iterable[int]) -> None:
+        if not self._writable:
+            return
+        for step in steps:
+            try:
+                set_aside(self._directory, step)
+            except OSError as error:
+                raise NotSaved(f"{self._folder(step)}: stays: {one_line(error)}") from error
 
     def _read_manifest(self, step: int) -> Manifest:
         return manifests.read(self._folder(step))
@@ -207,7 +216,7 @@ class Store:
         wanted = named_leaves(like)
         manifests.check_structure(wanted, manifest, folder=folder, part=part)
         manifests.check_files(folder, manifest)
-        arrays = _read_arrays(folder, manifest)
+        arrays = self._read_arrays(folder, manifest)
         manifests.check_arrays(arrays, manifest)
         leaves = _place([arrays[path] for path in wanted], list(wanted.values()))
         return jax.tree.unflatten(jax.tree.structure(like), leaves)
@@ -229,15 +238,18 @@ class Store:
         It goes by the clock of the day, and a jump of it is no slow disk (tools/faults.py).
         """
         try:
-            _write_arrays(temporary, arrays)
+            write_arrays(temporary, arrays)
         except TimeoutError:
-            remove_leftovers(self._directory)
-            _write_arrays(temporary, arrays)
+            shutil.rmtree(temporary, ignore_errors=True)
+            write_arrays(temporary, arrays)
+
+    def _read_arrays(self, folder: Path, manifest: Manifest) -> dict[str, np.ndarray]:
+        return read_arrays(folder, manifest)
 
     def _tidy(self, step: int) -> None:
-        self._damaged.discard(step)
         try:
             self._delete_old(step)
+            remove_set_aside(self._directory, up_to=step)
         except OSError as error:
             raise NotSaved(f"{self._directory}: an old step stays: {one_line(error)}") from error
 
@@ -245,7 +257,7 @@ class Store:
         """Tidy up after a failed save; one line that says why, whatever else fails meanwhile."""
         line = f"{self._folder(step)}: not saved: {one_line(error)}"
         try:
-            remove_leftovers(self._directory)
+            remove_leftovers(self._directory, step=step)
             return f"{line}; saved steps: {', '.join(map(str, self.steps())) or 'none'}"
         except LabError as second:
             return f"{line}; then {second}"
@@ -263,10 +275,9 @@ class Store:
     def _delete_old(self, newest: int) -> None:
         """Apply the keep policy to the steps up to `newest`, which was just committed.
 
-        Steps above it are of a run that was set back: they stay until it comes by again. A step
-        known to be damaged is not counted among the last, and goes when it is older than they.
+        Steps above it are of a run that was set back: they stay until it comes by again.
         """
-        committed = set(self.steps()) - self._damaged
+        committed = set(self.steps())
         good = sorted(step for step in committed if step <= newest)
         last = good[-self._keep_last :]
         for step in self._folders():
@@ -314,72 +325,6 @@ def check_leaves(leaves: dict[str, Any], *, step: int) -> None:
     for path, leaf in leaves.items():
         if not leaf.dtype.isnative:  # Orbax swaps the bytes: not those of the digest
             raise LabError(f'leaf "{path}" is of {leaf.dtype.str}: only native byte order')
-
-
-def _orbax() -> Any:
-    """Orbax, imported late (listing steps needs none of it) and untyped (its types do not check).
-
-    It logs the traceback of every error once per thread and then raises the same error, which is
-    the one we report: its own log is dropped, and asyncio's about its other failed reads. What it
-    does not come to after an error Python would warn of.
-    """
-    from orbax.checkpoint import v1
-
-    warnings.filterwarnings("ignore", r"coroutine '\w*Handler\.\w+' was never awaited")
-    logging.getLogger("absl").addFilter(not_of_orbax)
-    logging.getLogger("asyncio").addFilter(not_of_orbax)
-    return v1
-
-
-def _write_arrays(folder: Path, arrays: dict[str, np.ndarray]) -> None:
-    with _saving_context(), without_late_tracebacks():
-        _orbax().save(folder, {path: array for path, array in arrays.items() if array.size})
-
-
-def start_writing(folder: Path, leaves: dict[str, Any], *, processes: int) -> Any:
-    """Copy this process's shards and begin to write them; `.result(timeout=)` waits for all.
-
-    Every process calls it, from the thread that also starts their computations: Orbax compares
-    the folder's name by a collective of the devices. What comes after it waits without one.
-    """
-    with _saving_context(set(range(processes))):
-        return _orbax().save_async(folder, {p: leaf for p, leaf in leaves.items() if leaf.size})
-
-
-def _saving_context(processes: set[int] | None = None) -> Any:
-    ocp = _orbax()
-    whom = ocp.options.MultiprocessingOptions(active_processes=processes)
-    context = ocp.Context(multiprocessing_options=whom)
-    # Weights are noise to a compressor: 8 % smaller here, and about twice as slow to restore.
-    context.array.saving.use_compression = False
-    return context
-
-
-def read_shards(folder: Path, wanted: dict[str, Any], *, process: int) -> dict[str, Any]:
-    """The wanted leaves with values; others may be in the folder. Waits for no other process.
-
-    A jax.ShapeDtypeStruct with a sharding becomes a jax array, of which this process reads its
-    shards only; a numpy array becomes one.
-    """
-    ocp = _orbax()
-    alone = ocp.options.MultiprocessingOptions(primary_host=process, active_processes={process})
-    context = ocp.Context(multiprocessing_options=alone)
-    context.pytree.loading.partial_load = True
-    with context:
-        return _load(folder, {path: leaf for path, leaf in wanted.items() if math.prod(leaf.shape)})
-
-
-def _read_arrays(folder: Path, manifest: Manifest) -> dict[str, np.ndarray]:
-    """All leaves on the host; those without values are not in Orbax, which refuses them."""
-    return _load(folder, manifests.placeholders(manifest)) | manifests.empty_leaves(manifest)
-
-
-def _load(folder: Path, like: dict[str, Any]) -> dict[str, Any]:
-    try:
-        with without_late_tracebacks():
-            return dict(_orbax().load(folder, like))
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise Damaged(f"Orbax cannot read it: {one_line(error)}") from error
 
 
 def _place(arrays: list[np.ndarray], like: list[Any]) -> list[Any]:

@@ -27,6 +27,7 @@ from lab.core.fields import plain
 from lab.core.layout import make_layout
 from lab.core.peers import Peers
 from lab.core.record import finished, read_rows
+from lab.core.writing import writing
 from lab.launch.claim import HeldElsewhere, claimed
 from lab.launch.door import ROOT
 from lab.launch.jobs import Preparing, Watch, classifier_job, generator_job, tokenizer_job
@@ -109,13 +110,13 @@ def _shared_config(run: AnyRun) -> dict[str, Any]:
 
 
 def _checked(hooks: Hooks, check: Callable[[], None]) -> Hooks:
-    """Hooks that look at the claim before every update, and leave where it is lost."""
+    """Hooks that look at the claim before every update and save, and leave where it is lost."""
 
     def should_stop() -> bool:
         check()
         return hooks.should_stop()
 
-    return dataclasses.replace(hooks, should_stop=should_stop)
+    return dataclasses.replace(hooks, should_stop=should_stop, check_claim=check)
 
 
 def make_job(run: AnyRun, watch: Watch) -> Job:
@@ -130,7 +131,13 @@ def make_job(run: AnyRun, watch: Watch) -> Job:
     if wanted > len(devices):
         raise LabError(f"config.execution.devices = {wanted}: {len(devices)} are here")
     execution = run.execution
-    layout = make_layout(execution.layout, LAYOUTS, devices[:wanted], tensor=execution.tensor)
+    layout = make_layout(
+        execution.layout,
+        LAYOUTS,
+        devices[:wanted],
+        tensor=execution.tensor,
+        replicas=execution.replicas,
+    )
     if isinstance(run, TokenizerRunConfig):
         return tokenizer_job(run, layout, watch)
     if isinstance(run, ClassifierRunConfig):
@@ -157,8 +164,9 @@ def write_config(directory: pathlib.Path, run: AnyRun) -> None:
         "config": plain(run),
     }
     fresh = path.with_suffix(".tmp")
-    fresh.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    os.replace(fresh, path)
+    with writing(path):
+        fresh.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        os.replace(fresh, path)
 
 
 @functools.cache

@@ -103,7 +103,13 @@ class ClassifierJob(Job[ClassifierRunConfig]):
             loss_key=self.training_loss.key,
             label_smoothing=self.run.classifier.label_smoothing,
         )
-        return make_classifier_steps(self.layout, self._shardings, learner, guard=self.guard)
+        return make_classifier_steps(
+            self.layout,
+            self._shardings,
+            learner,
+            guard=self.guard,
+            most=self.run.execution.steps_per_dispatch,
+        )
 
     def place(
         self, batch: Mapping[str, np.ndarray], stream: Stream, step: int

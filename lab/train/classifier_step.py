@@ -78,7 +78,7 @@ def evaluation_step(params: Any, batch: Batch, *, learner: Learner) -> dict[str,
 
 
 def make_classifier_steps(
-    layout: Layout, shardings: Any, learner: Learner, *, guard: Guard | None
+    layout: Layout, shardings: Any, learner: Learner, *, guard: Guard | None, most: int
 ) -> Steps:
     """Compile-on-first-use steps under a layout; the rate is an argument."""
     mesh = layout.abstract_mesh
@@ -91,4 +91,4 @@ def make_classifier_steps(
         with jax.sharding.use_abstract_mesh(mesh):
             return evaluation_step(params, batch, learner=learner)
 
-    return compiled_steps(layout, shardings, train=train, evaluate=evaluate, guard=guard)
+    return compiled_steps(layout, shardings, train=train, evaluate=evaluate, guard=guard, most=most)

@@ -49,12 +49,17 @@ def _tell_nobody(doing: Doing, step: int) -> None:
     pass
 
 
+def _nobody_claims() -> None:
+    pass
+
+
 @dataclasses.dataclass(frozen=True)
 class Hooks:
     """What the launcher lends the loop: a clock, the wish to stop, a watcher, a place for words.
 
     `beat` is told what this process is at whenever that changes, and between the batches of an
-    evaluation.
+    evaluation. `check_claim` raises where the run's directory is another's by now: nothing more may
+    be written there.
     """
 
     clock: Callable[[], float]
@@ -62,3 +67,4 @@ class Hooks:
     progress: Callable[[Progress], None]
     warn: Callable[[str], None]
     beat: Callable[[Doing, int], None] = _tell_nobody
+    check_claim: Callable[[], None] = _nobody_claims

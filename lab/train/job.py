@@ -18,6 +18,7 @@ from lab.core.layout import Layout
 from lab.core.units import DurationUnit, StepSize, to_steps
 from lab.data.batches import Batches, validation_batches
 from lab.data.tokens import ImageRows
+from lab.train.dispatch import Train, several
 from lab.train.evaluate import Evaluation
 from lab.train.guard import Guard, guarded, initial_guard
 from lab.train.state import State, abstract_with_shardings, state_shardings
@@ -55,10 +56,13 @@ class Steps:
 
     train(state, batch, key, rate) -> state, metrics (scalars; the job's training loss and
     grad_norm among them; under a guard its verdict too); the state is donated.
+    several(state, batches, keys, rates, count) -> state, metrics: see lab/train/dispatch.py; None
+    where one at a time is asked for.
     evaluate(params, batch) -> arrays (B, ...) of each image.
     """
 
-    train: Callable[..., tuple[State, dict[str, jax.Array]]]
+    train: Train
+    several: Train | None
     evaluate: Callable[..., dict[str, jax.Array]]
 
 
@@ -66,19 +70,33 @@ def compiled_steps(
     layout: Layout,
     shardings: Any,
     *,
-    train: Callable[..., tuple[State, dict[str, jax.Array]]],
+    train: Train,
     evaluate: Callable[..., dict[str, jax.Array]],
     guard: Guard | None,
+    most: int,
+    frozen: tuple[Any, ...] = (),
 ) -> Steps:
-    """Compile-on-first-use steps under a layout, of a train step without frozen weights."""
-    whole, rows = layout.replicated(), layout.batch_sharding()
-    return Steps(
-        train=jax.jit(
-            guarded(train, guard),
-            in_shardings=(shardings, rows, whole, whole),
+    """Compile-on-first-use steps under a layout; `most` updates in a dispatch.
+
+    `frozen` are trees of weights that training takes after all else and does not change: arguments,
+    for constants would be compiled.
+    """
+    whole, rows, step = layout.replicated(), layout.batch_sharding(), guarded(train, guard)
+    placed = tuple(layout.replicate(tree) for tree in frozen)
+
+    def jitted(step: Train, batches: Any, numbers: int) -> Train:
+        compiled = jax.jit(
+            step,
+            in_shardings=(shardings, batches, *(whole,) * (numbers + len(frozen))),
             out_shardings=(shardings, whole),
             donate_argnums=0,
-        ),
+        )
+        return (lambda *given: compiled(*given, *placed)) if placed else compiled
+
+    group = several(step, most=most, layout=layout, shardings=shardings)
+    return Steps(
+        train=jitted(step, rows, 2),
+        several=jitted(group, (rows,) * most, 3) if most > 1 else None,
         evaluate=jax.jit(evaluate, in_shardings=(shardings["params"], rows), out_shardings=whole),
     )
 

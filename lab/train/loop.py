@@ -10,6 +10,9 @@ host; before a save it is written first, so that a checkpoint never stands for r
 missing. Data order, keys and the rate are functions of the step and are not saved. A wish to stop
 is seen before each update and between the batches of an evaluation, which is then made anew.
 
+Several updates may go in one dispatch (lab/train/dispatch.py), as many as fit before the next step
+at which something is due; what is said here of an update is then true of them together.
+
 Under a guard (lab/train/guard.py) an update may be left out, or the run set back to an earlier
 step, as if it had been stopped there and gone on with the batches after the spike.
 
@@ -24,37 +27,36 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from lab.core.digest import tree_sha256
-from lab.core.errors import Stopped
+from lab.core.errors import LabError, Stopped
 from lab.core.guard_config import ROLLBACK, STOP
-from lab.core.keys import Stream, key
 from lab.core.peers import Peers
 from lab.core.record import Record
-from lab.core.shared_store import open_store
-from lab.core.store import Restored, Skipped
+from lab.core.store import Restored
+from lab.core.writing import writing
 from lab.train.agreement import Agreement, Wishes, meet
+from lab.train.checkpoints import Checkpoints
+from lab.train.dispatch import Dispatcher, Started, Updated
 from lab.train.evaluate import Evaluation
-from lab.train.guard import Verdict
 from lab.train.hooks import Doing, Hooks, Outcome, Progress, Status
 from lab.train.job import Job
 from lab.train.optimizer import learning_rate
+from lab.train.rows import Rows
 from lab.train.spikes import Diverged, RollBack, Spike, Spikes
 from lab.train.state import State
+from lab.train.stopwatch import Speed, Stopwatch
 
 __all__ = ["Doing", "Hooks", "Loop", "Outcome", "Progress", "Status"]
 
 
 @dataclasses.dataclass(frozen=True)
-class _Update:
-    """An update that runs on the device, its row not yet written."""
+class _Waiting:
+    """Updates of one dispatch, their rows not yet written."""
 
-    step: int
-    rate: float
-    metrics: dict[str, Any]
-    wishes: jax.Array | None  # of all processes, sent with it
+    updates: Started
+    wishes: jax.Array | None  # of all processes, sent with them
 
 
 class Loop:
@@ -70,14 +72,9 @@ class Loop:
             meet(job.layout, self.peers)
             self.agreement = Agreement(job.layout)
         self.compiled = job.steps()
+        self.dispatcher = Dispatcher(job, self.compiled)
         self.wishes = Wishes()  # that all processes know of
-        execution = job.run.execution
-        self.store = open_store(
-            job.directory / "checkpoints",
-            self.peers,
-            keep_last=execution.keep_last,
-            keep_every=execution.keep_every_steps or None,
-        )
+        self.store = Checkpoints(job.directory, job.run.execution, self.peers)
         self.spikes = Spikes(job.guard)
         self._begin_at(self.store.restore(job.abstract_state))
         self.record = Record(
@@ -85,27 +82,28 @@ class Loop:
             job.header(),
             step=self.start,
             rollbacks=self.spikes.rollbacks,
+            evaluation_rows=1 + (self.state["ema"] is not None),
             follows=not self.peers.leads,
         )
-        self.began_s = self.last_row_s = self.last_save_s = hooks.clock()
-        self.last_row_step = self.start
-        self.waited_s = 0.0  # for data, since the last row
+        self.last_save_s = hooks.clock()
+        self.watch = Stopwatch(hooks.clock, step=self.start)
+        self.rows = Rows(self.record, job, self.watch)
         self.looks = 0  # between the batches of this evaluation
 
     def _begin_at(self, restored: Restored | None) -> None:
         """Take a checkpoint for the state from which to go on; None: the state at the beginning."""
         job = self.job
-        for skipped in restored.skipped if restored else ():
-            self.hooks.warn(_skipped_line(job, skipped, to_step=restored.step if restored else 0))
+        for line in self.store.passed_over(restored):
+            self.hooks.warn(line)
         self.start = restored.step if restored else 0
         self.step = self.start
         before = restored.metrics if restored else {}
-        self.saved_step = restored.step if restored else None
+        self.saved_step = self.store.newest_shared if restored else None
         self.saved_evaluation = job.loss.key in before  # of the state of that step
         self.save_owed = False  # put off until the state is trusted
         self.state: State = restored.tree if restored else job.initial_state()
         self.spikes.adopt(self.state)
-        self.waiting: _Update | None = None
+        self.waiting: _Waiting | None = None
         names = (f"training_{job.training_loss.key}", "learning_rate", "grad_norm")
         self.last_update: dict[str, Any] = {k: before[k] for k in names if k in before}
 
@@ -116,6 +114,7 @@ class Loop:
         except Diverged as reason:
             return self._diverged(reason)
         finally:
+            self.hooks.beat(Doing.SAVING, self.step)  # one may be running still
             self.store.close()
             self.record.close()
 
@@ -147,27 +146,23 @@ class Loop:
     def _run(self) -> Outcome:
         job, total, shift = self.job, self.job.total_steps, self.spikes.shift
         with job.train_batches().prefetched(self.start + shift, total + shift) as batches:
-            for step in range(self.start, total):
-                self.step = step
-                self._before_update(step)
+            while self.step < total:
+                self._before_update(self.step)
                 self._stop_if_asked()
-                self._update(step, self._next(batches))
-        self.step = total
+                self.step += self._update(self.step, batches)
         self._write_waiting()
         metrics = self._evaluate(total)
         if self.saved_step != total or not self.saved_evaluation:
             self._save(total, metrics)
-        self.hooks.beat(Doing.SAVING, total)
-        self.store.wait()
+        self._wait_for_save()
         self._end(Status.FINISHED, total, params_sha256=tree_sha256(self.state["params"]))
+        self.store.clear_near()
         return Outcome(Status.FINISHED, total, f"{total} steps done")
 
     def _next(self, batches: Iterator[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
         self.hooks.beat(Doing.READING, self.step)
-        asked_s = self.hooks.clock()
-        batch = next(batches)
-        self.waited_s += self.hooks.clock() - asked_s
-        return batch
+        with self.watch.waiting_for_data():
+            return next(batches)
 
     def _before_update(self, step: int) -> None:
         train, execution = self.job.run.train, self.job.run.execution
@@ -184,26 +179,42 @@ class Loop:
             self.save_owed = self.spikes.suspects(step)
             if not self.save_owed:
                 self._save(step, metrics)
+        elif (every := execution.local_checkpoint_every_steps) and step % every == 0:
+            self._save_near(step)
 
-    def _update(self, step: int, batch: dict[str, np.ndarray]) -> None:
-        job, first = self.job, step == self.start
+    def _together(self, step: int) -> int:
+        """How many updates may go in one dispatch: nothing is due between them."""
+        train, execution = self.job.run.train, self.job.run.execution
+        due = (
+            train.evaluate_every_steps,
+            execution.checkpoint_every_steps,
+            execution.local_checkpoint_every_steps,
+            self.spikes.anchors,
+        )
+        ends = [self.job.total_steps, *(step - step % every + every for every in due if every)]
+        return min(self.dispatcher.most, min(ends) - step)
+
+    def _update(self, step: int, batches: Iterator[dict[str, np.ndarray]]) -> int:
+        """Start the next updates, and write those before; how many were started."""
+        job, first, count = self.job, step == self.start, self._together(step)
+        given = [self._next(batches) for _ in range(count)]
         self.hooks.beat(Doing.COMPILING if first else Doing.UPDATING, step)
-        rate = learning_rate(
-            job.run.optimizer, step, total_steps=job.total_steps, warmup_steps=job.warmup_steps
+        rates = [
+            learning_rate(
+                job.run.optimizer, each, total_steps=job.total_steps, warmup_steps=job.warmup_steps
+            )
+            for each in range(step, step + count)
+        ]
+        self.state, started = self.dispatcher.start(
+            self.state, step, given, rates, shift=self.spikes.shift
         )
-        number = step + self.spikes.shift  # what is random in a batch goes with it
-        self.state, metrics = self.compiled.train(
-            self.state,
-            job.place(batch, Stream.TRAIN, number),
-            key(job.run.seed, Stream.TRAIN, number),
-            jnp.float32(rate),
-        )
-        sent = self._send_wishes(after=metrics["grad_norm"])
-        previous, self.waiting = self.waiting, _Update(step + 1, rate, metrics, sent)
+        sent = self._send_wishes(after=started.metrics["grad_norm"])
+        previous, self.waiting = self.waiting, _Waiting(started, sent)
         self._write(previous)
         if first:
-            jax.block_until_ready(metrics)  # compiling is no part of the speed
-            self._restart_clock(step + 1)
+            jax.block_until_ready(started.metrics)  # compiling is no part of the speed
+            self.watch.restart(step + count)
+        return count
 
     def _send_wishes(self, *, after: jax.Array) -> jax.Array | None:
         """What this process wishes of all, to be known to all when this update's row is written."""
@@ -213,51 +224,46 @@ class Loop:
         wishes = Wishes(stop=self.hooks.should_stop(), save=save)
         return self.agreement.propose(wishes, after=after)
 
-    def _hear_wishes(self, update: _Update) -> None:
-        if self.agreement is None or update.wishes is None:
+    def _hear_wishes(self, waiting: _Waiting) -> None:
+        if self.agreement is None or waiting.wishes is None:
             return
-        wishes = self.agreement.read(update.wishes)
-        if self.saved_step is not None and update.step <= self.saved_step:
+        wishes = self.agreement.read(waiting.wishes)
+        if self.saved_step is not None and waiting.updates.last <= self.saved_step:
             wishes = dataclasses.replace(wishes, save=False)  # it was wished before that save
         self.wishes = self.wishes.either(wishes)
-
-    def _restart_clock(self, step: int) -> None:
-        """Leave what came before this step out of the next row's speed."""
-        self.last_row_s, self.last_row_step = self.hooks.clock(), step
-        self.waited_s = 0.0
 
     def _write_waiting(self) -> None:
         waiting, self.waiting = self.waiting, None
         self._write(waiting)
 
-    def _write(self, update: _Update | None) -> None:
-        """Check an update's numbers, and write its row where one is due."""
-        if update is None:
+    def _write(self, waiting: _Waiting | None) -> None:
+        """Check the numbers of updates, and write their rows where they are due."""
+        if waiting is None:
             return
-        self._hear_wishes(update)
-        job = self.job
-        key, unit = job.training_loss.key, job.training_loss.unit
-        judged = update.metrics.get("guard")
-        numbers = {k: float(value) for k, value in update.metrics.items() if k != "guard"}
-        loss, grad_norm = numbers.pop(key), numbers.pop("grad_norm")
-        if judged is not None and (verdict := Verdict.of(judged)).suspicious:
-            self._answer(Spike(update.step, loss, grad_norm, verdict))
+        self.hooks.check_claim()
+        self._hear_wishes(waiting)
+        each = list(waiting.updates.each(self.job.training_loss.key))
+        speed = self.watch.speed(waiting.updates.last)  # that of all of them alike
+        for update in each:
+            self._write_update(update, speed)
+
+    def _write_update(self, update: Updated, speed: Speed) -> None:
+        job, step, loss = self.job, update.step, update.loss
+        if update.verdict is not None and update.verdict.suspicious:
+            self._answer(Spike(step, loss, update.grad_norm, update.verdict))
             return
-        row = {key: loss, "learning_rate": update.rate, "grad_norm": grad_norm, **numbers}
-        self.last_update = {
-            f"training_{key}": loss,
-            "learning_rate": update.rate,
-            "grad_norm": grad_norm,
-        }
+        key, unit, rate = job.training_loss.key, job.training_loss.unit, update.learning_rate
+        row, norm = update.row(key), update.grad_norm
+        self.last_update = {f"training_{key}": loss, "learning_rate": rate, "grad_norm": norm}
         if not all(math.isfinite(value) for value in row.values()) or loss > job.loss_limit:
             raise Diverged(
-                update.step,
-                f"loss {loss:.4g} {unit} (limit {job.loss_limit:.4g}), learning "
-                f"rate {update.rate:.4g}, gradient norm {grad_norm:.4g}",
+                step,
+                f"loss {loss:.4g} {unit} (limit {job.loss_limit:.4g}), learning rate {rate:.4g}, "
+                f"gradient norm {norm:.4g}",
             )
-        if update.step % job.run.train.log_every_steps == 0 or update.step == job.total_steps:
-            self._row("train", update.step, row, speed=True)
-            self.hooks.progress(Progress(update.step, job.total_steps, loss, unit))
+        if step % job.run.train.log_every_steps == 0 or step == job.total_steps:
+            self.rows.add("train", step, row, speed=speed)
+            self.hooks.progress(Progress(step, job.total_steps, loss, unit))
 
     def _answer(self, spike: Spike) -> None:
         """Leave the update out, as the step did already, or raise what follows from it."""
@@ -270,9 +276,8 @@ class Loop:
         self.hooks.warn(f"step {step}: {spike}: the update is left out")
 
     def _spike_row(self, spike: Spike, action: str) -> dict[str, Any]:
-        row = self.spikes.row(spike, loss_key=self.job.training_loss.key, action=action)
-        place = {"kind": "spike", "step": spike.step, **self.job.amounts(spike.step)}
-        return {**place, **row, "clock": self._clock(spike.step, speed=False)}
+        key = self.job.training_loss.key
+        return self.rows.spike(spike, self.spikes.row(spike, loss_key=key, action=action))
 
     def _roll_back(self, spike: Spike) -> None:
         """Return to an earlier step and leave out the batches up to the spike.
@@ -288,7 +293,13 @@ class Loop:
         self.hooks.beat(Doing.RESTORING, target)
         row, counters = self._spike_row(spike, ROLLBACK), spikes.after(spike)
         before, self.state = spikes.rollbacks, {}  # room for the other state
-        self._begin_at(self.store.restore(self.job.abstract_state, up_to=target))
+        restored = self.store.restore_up_to(target, self.job.abstract_state)
+        if restored is None and target:
+            raise LabError(
+                f"{self.store.directory}: no checkpoint up to step {target}, to "
+                f"which the spike of step {spike.step} sets the run back; nothing is deleted"
+            )
+        self._begin_at(restored)
         self.store.forget_after(target)  # not before another one is found good
         if self.start == target:
             self.record.set_back(target, rollbacks=before)
@@ -296,25 +307,7 @@ class Loop:
             self.state = spikes.with_counters(self.state, counters, layout=self.job.layout)
         else:
             self.record.set_back(self.start, rollbacks=spikes.rollbacks)
-        self._restart_clock(self.start)
-
-    def _row(self, kind: str, step: int, fields: dict[str, Any], *, speed: bool = False) -> None:
-        if step in self.record.steps[kind]:
-            return
-        place = {"kind": kind, "step": step, **self.job.amounts(step)}
-        self.record.append({**place, **fields, "clock": self._clock(step, speed=speed)})
-
-    def _clock(self, step: int, *, speed: bool) -> dict[str, float | None]:
-        now_s = self.hooks.clock()
-        clock: dict[str, float | None] = {"elapsed_s": round(now_s - self.began_s, 3)}
-        if speed:
-            steps = max(1, step - self.last_row_step)
-            step_s, wait_s = (now_s - self.last_row_s) / steps, self.waited_s / steps
-            self._restart_clock(step)
-            clock["step_s"] = round(step_s, 6)
-            clock["data_wait_s"] = round(wait_s, 6)
-            clock.update(self.job.speed(step_s))
-        return clock
+        self.watch.restart(self.start)
 
     def _evaluate(self, step: int) -> dict[str, Any]:
         """Evaluate the state, write its rows, and return what stands beside the checkpoint."""
@@ -329,15 +322,16 @@ class Loop:
             rows = {}  # killed between the last save and the end row
         for weights, evaluation in rows.items():
             row = {"split": "validation", "weights": weights, **evaluation.row()}
-            self._row("evaluation", step, row)
+            self.rows.add("evaluation", step, row)
         if self.peers.leads:
-            raw.save(self.job.directory, step=step)
+            with writing(self.job.directory / "validation.npz"):
+                raw.save(self.job.directory, step=step)
         loss = raw.row()[self.job.loss.key]
         if not math.isfinite(loss):
             raise Diverged(step, f"validation loss {loss} {self.job.loss.unit}")
         unit = self.job.loss.unit
         self.hooks.progress(Progress(step, self.job.total_steps, loss, unit, evaluated=True))
-        self._restart_clock(step)
+        self.watch.restart(step)
         return {**raw.row(), "weights": "raw"}
 
     def _evaluation(self, params: Any) -> Evaluation:
@@ -345,15 +339,27 @@ class Loop:
         return self.job.evaluate(self.compiled, params, between=self._between_batches)
 
     def _save(self, step: int, metrics: dict[str, Any]) -> None:
+        self.hooks.check_claim()
         self._write_waiting()
         self.hooks.beat(Doing.SAVING, step)
         self.record.sync()
-        self.store.held = self.spikes.held(step, newest=self.saved_step)
-        self.store.save(step, self.state, metrics={**self._progress_at(step), **metrics})
+        held = self.spikes.held(step, newest=self.saved_step)
+        progress = self._progress_at(step)
+        self.store.save(step, self.state, metrics={**progress, **metrics}, held=held)
         self.saved_step, self.saved_evaluation = step, bool(metrics)
         self.wishes = dataclasses.replace(self.wishes, save=False)
         self.last_save_s = self.hooks.clock()
-        self._restart_clock(step)
+        self.watch.restart(step)
+
+    def _save_near(self, step: int) -> None:
+        """Beside the shared ones; a state that is not trusted is not saved."""
+        self._write_waiting()
+        if step == self.start or self.spikes.suspects(step):
+            return
+        self.hooks.beat(Doing.SAVING, step)
+        self.record.sync()
+        self.store.save_near(step, self.state, metrics=self._progress_at(step))
+        self.watch.restart(step)
 
     def _progress_at(self, step: int) -> dict[str, Any]:
         """What stands beside every checkpoint: sizes, counts so far, the last update's numbers."""
@@ -368,7 +374,7 @@ class Loop:
             trusted = False
         if trusted and self.saved_step != step:
             self._save(step, {})
-        self.store.wait()
+        self._wait_for_save()
         if trusted:
             return Outcome(Status.INTERRUPTED, step, f"saved at step {step}")
         good = f"step {self.saved_step}" if self.saved_step else "no checkpoint"
@@ -376,8 +382,12 @@ class Loop:
             Status.INTERRUPTED, step, f"saved is {good}; what follows it ends in a loss spike"
         )
 
-    def _diverged(self, reason: Diverged) -> Outcome:
+    def _wait_for_save(self) -> None:
+        self.hooks.beat(Doing.SAVING, self.step)
         self.store.wait()
+
+    def _diverged(self, reason: Diverged) -> Outcome:
+        self._wait_for_save()
         good = self.store.steps()
         kept = f"the last good checkpoint is step {good[-1]}" if good else "no checkpoint was saved"
         message = f"diverged at {reason}; {kept}"
@@ -385,12 +395,5 @@ class Loop:
         return Outcome(Status.DIVERGED, reason.step, message)
 
     def _end(self, status: Status, step: int, **fields: Any) -> None:
-        clock = {"elapsed_s": round(self.hooks.clock() - self.began_s, 3)}
-        row = {"kind": "end", "status": str(status), "step": step, **fields, "clock": clock}
-        self.record.append(row)
-        self.record.sync()
-
-
-def _skipped_line(job: Job, skipped: Skipped, *, to_step: int) -> str:
-    where = job.directory / "checkpoints" / str(skipped.step)
-    return f"{where}: {skipped.reason}; falling back to step {to_step}"
+        self.hooks.check_claim()
+        self.rows.end(status, step, fields)

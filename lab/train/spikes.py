@@ -126,9 +126,14 @@ class Spikes:
         """Whether a spike is so near that the state after so many updates is not trusted."""
         return self._last is not None and step - self._last < self._calm
 
+    @property
+    def anchors(self) -> int:
+        """Steps between the checkpoints that are due because a rollback may return there; or 0."""
+        return self._settings.rollback_steps if self._settings.policy == ROLLBACK else 0
+
     def is_anchor(self, step: int) -> bool:
-        """Whether a checkpoint is due because a rollback may return here."""
-        return self._settings.policy == ROLLBACK and step % self._settings.rollback_steps == 0
+        """Whether this is one of them."""
+        return bool(self.anchors) and step % self.anchors == 0
 
     def held(self, step: int, *, newest: int | None) -> frozenset[int]:
         """Checkpoints that a save after so many updates must not push out.

@@ -100,10 +100,12 @@ def make_steps(
     bound_draws: int,
     parts: int = 1,
     guard: Guard | None = None,
+    most: int = 1,
 ) -> Steps:
     """Compile-on-first-use steps under a layout; the rate is an argument, not a constant.
 
-    A training batch runs in so many `parts`. With a guard the state has its part.
+    A training batch runs in so many `parts`, `most` updates in a dispatch. With a guard the state
+    has its part.
     """
     mesh = layout.abstract_mesh
     specs = jax.tree.map(lambda sharding: sharding.spec, shardings["params"])
@@ -128,4 +130,4 @@ def make_steps(
         with jax.sharding.use_abstract_mesh(mesh):
             return evaluation(params, batch, draws=bound_draws)
 
-    return compiled_steps(layout, shardings, train=train, evaluate=evaluate, guard=guard)
+    return compiled_steps(layout, shardings, train=train, evaluate=evaluate, guard=guard, most=most)

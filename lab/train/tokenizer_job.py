@@ -123,6 +123,7 @@ class TokenizerJob(Job[TokenizerRunConfig]):
             learner=Learner(self.run.optimizer, direction(self.run.optimizer)),
             perceptual=self.perceptual,
             guard=self.guard,
+            most=self.run.execution.steps_per_dispatch,
         )
 
     def place(

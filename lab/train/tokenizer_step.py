@@ -25,8 +25,8 @@ from lab.tokenizers.adversarial import (
 from lab.tokenizers.bottleneck import Bottled
 from lab.tokenizers.levels import in_unit_range, to_levels
 from lab.tokenizers.reconstruction_loss import l1_per_image, l2_per_image
-from lab.train.guard import Guard, guarded
-from lab.train.job import Steps
+from lab.train.guard import Guard
+from lab.train.job import Steps, compiled_steps
 from lab.train.optimizer import apply_update, ema_update
 from lab.train.state import State
 
@@ -223,11 +223,9 @@ def make_tokenizer_steps(
     learner: Learner,
     perceptual: Distance | None,
     guard: Guard | None,
+    most: int,
 ) -> Steps:
-    """Compile-on-first-use steps under a layout.
-
-    `perceptual` is a pytree of frozen weights: an argument, for constants would be compiled.
-    """
+    """Compile-on-first-use steps under a layout; `most` updates in a dispatch."""
     mesh = layout.abstract_mesh
 
     def train(*given: Any) -> tuple[State, dict[str, jax.Array]]:
@@ -238,15 +236,12 @@ def make_tokenizer_steps(
         with jax.sharding.use_abstract_mesh(mesh):
             return evaluation_step(params, batch, objective=objective)
 
-    whole, rows = layout.replicated(), layout.batch_sharding()
-    compiled = jax.jit(
-        guarded(train, guard),
-        in_shardings=(shardings, rows, whole, whole, whole),
-        out_shardings=(shardings, whole),
-        donate_argnums=0,
-    )
-    placed = layout.replicate(perceptual)
-    return Steps(
-        train=lambda state, batch, key, rate: compiled(state, batch, key, rate, placed),
-        evaluate=jax.jit(evaluate, in_shardings=(shardings["params"], rows), out_shardings=whole),
+    return compiled_steps(
+        layout,
+        shardings,
+        train=train,
+        evaluate=evaluate,
+        guard=guard,
+        most=most,
+        frozen=(perceptual,),
     )

@@ -1,11 +1,16 @@
-"""Texts between processes, on a store that stands in for jax's."""
+"""Texts between processes, on a store that stands in for jax's, and a save that fails on one."""
 
+import itertools
 import threading
 
+import numpy as np
 import pytest
 
 from lab.core import peers as peers_file
+from lab.core import shared_store
+from lab.core.errors import NotSaved
 from lab.core.peers import PeerFailed, Peers
+from lab.core.shared_store import SharedStore
 
 ALONE = Peers(index=0, count=1)
 
@@ -94,3 +99,41 @@ def test_one_process_talks_to_nobody(monkeypatch):
     ALONE.tell("topic", "text")
     ALONE.fail("topic", "text")
     assert ALONE.leads
+
+
+class Writing:
+    """What Orbax gives of a save: it ends with this error, or never."""
+
+    def __init__(self, error=None):
+        self.error, self.asked = error, 0
+        self.never = threading.Event()
+
+    def result(self, timeout=None):
+        self.asked += 1
+        assert self.asked < 50, "asked again and again"
+        if self.error is None and not self.never.wait(timeout):
+            raise TimeoutError
+        raise self.error or AssertionError("it never ends")
+
+
+@pytest.mark.parametrize("late", [0, 1])
+def test_orbaxs_own_deadline_fails_the_save_on_all(shelf, monkeypatch, tmp_path, late):
+    """It raises the TimeoutError that a wait with a limit raises too."""
+    writing = [Writing(), Writing()]
+    writing[late].error = TimeoutError("Overall save timeout exceeded.")
+    waiting = list(writing)
+    monkeypatch.setattr(shared_store, "start_writing", lambda *_, **__: waiting.pop(0))
+    monkeypatch.setattr(shared_store, "_TURN", itertools.repeat(0))  # both take the same turns
+    stores = [None, None]
+
+    def opens(peers):
+        stores[peers.index] = SharedStore(tmp_path, peers, keep_last=1, keep_every=None)
+
+    each(2, opens)
+    for store in stores:
+        store.save(3, {"w": np.ones(2)}, metrics={})
+    for store in stores:
+        with pytest.raises(NotSaved, match="3: not saved: Overall save timeout exceeded"):
+            store.close()
+    assert [response.asked for response in writing] == [1, 1]
+    writing[1 - late].never.set()

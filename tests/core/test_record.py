@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from lab.core.errors import LabError
+from lab.core.errors import LabError, NotSaved
 from lab.core.record import Record, finished, read_rows
 
 HEADER = {"identity": "abc", "steps": 4}
@@ -84,3 +84,24 @@ def test_numbers_that_json_cannot_hold_are_words(tmp_path):
     text = path.read_text().splitlines()[-1]
     assert json.loads(text) == {"kind": "end", "loss": "nan", "clock": {"x": "-inf"}}
     assert finished(read_rows(path))
+
+
+def test_a_full_disk_is_no_bad_input_and_names_the_file(tmp_path):
+    path = tmp_path / "record.jsonl"
+    record = Record(path, HEADER, step=0)
+    record._file.close()
+    record._file = open("/dev/full", "a", encoding="utf-8")
+    line = f"{path}: cannot be written: No space left on device"
+    with pytest.raises(NotSaved, match=line):
+        record.append({"kind": "train", "step": 1})
+    with pytest.raises(NotSaved, match=line):
+        record.close()
+
+
+def test_of_an_evaluation_all_rows_stand_or_none(tmp_path):
+    path = tmp_path / "record.jsonl"
+    write(path, upto=2)
+    for rows, standing in ((1, [1, 2]), (2, [])):
+        record = Record(path, HEADER, step=2, evaluation_rows=rows)
+        record.close()
+        assert record.steps == {"train": [1, 2], "evaluation": standing}

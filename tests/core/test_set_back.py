@@ -45,7 +45,7 @@ def test_a_run_that_is_set_back_restores_up_to_a_step_and_forgets_the_newer_ones
 def test_a_deadline_that_passes_is_a_jump_of_the_clock_once_and_a_slow_disk_twice(
     tmp_path, monkeypatch, failures
 ):
-    real, left = stores._write_arrays, [failures]
+    real, left = stores.write_arrays, [failures]
 
     def late(folder, arrays):
         left[0] -= 1
@@ -54,7 +54,7 @@ def test_a_deadline_that_passes_is_a_jump_of_the_clock_once_and_a_slow_disk_twic
             raise TimeoutError("Overall save timeout exceeded.")
         real(folder, arrays)
 
-    monkeypatch.setattr(stores, "_write_arrays", late)
+    monkeypatch.setattr(stores, "write_arrays", late)
     with Store(tmp_path) as store:
         store.save(3, TREE, metrics={})
         if failures == 1:

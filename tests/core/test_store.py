@@ -101,7 +101,7 @@ def test_restored_buffers_may_be_donated_though_they_lie_in_host_memory(
     tmp_path, monkeypatch, layout
 ):
     """An array aligned to 64 bytes is what the CPU backend takes over without a copy."""
-    held, real = {}, store._read_arrays
+    held, real = {}, store.read_arrays
 
     def aligned(folder, found):
         for path, array in real(folder, found).items():
@@ -111,7 +111,7 @@ def test_restored_buffers_may_be_donated_though_they_lie_in_host_memory(
             held[path][...] = array
         return held
 
-    monkeypatch.setattr(store, "_read_arrays", aligned)
+    monkeypatch.setattr(store, "read_arrays", aligned)
     values = np.arange(4096, dtype=np.float32).reshape(64, 64)
     like = {"w": jax.ShapeDtypeStruct(values.shape, values.dtype, sharding=meshes()[layout])}
     with Store(tmp_path, keep_last=1) as opened:
@@ -140,13 +140,13 @@ def test_metrics_lie_beside_the_arrays(tmp_path):
 
 
 def test_save_returns_before_the_writing_is_done(tmp_path, monkeypatch):
-    go, real = threading.Event(), store._write_arrays
+    go, real = threading.Event(), store.write_arrays
 
     def slow(folder, arrays):
         assert go.wait(30)
         real(folder, arrays)
 
-    monkeypatch.setattr(store, "_write_arrays", slow)
+    monkeypatch.setattr(store, "write_arrays", slow)
     with Store(tmp_path, keep_last=1) as opened:
         opened.save(1, tree(1), metrics={})
         assert opened.steps() == ()
@@ -186,25 +186,25 @@ def test_a_save_whose_tidying_fails_too_is_still_one_line(tmp_path, monkeypatch)
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
     with Store(fill(tmp_path, [1]), keep_last=2) as opened:
-        (tmp_path / "1").rename(tmp_path / ".replaced-1")
+        (tmp_path / "1").rename(tmp_path / ".replaced-2")
         with monkeypatch.context() as patch:
             patch.setattr(manifest, "write", full)
             patch.setattr(Path, "rename", refuse)
             opened.save(2, tree(2), metrics={})
             with pytest.raises(LabError) as error:
                 opened.wait()
-            with pytest.raises(LabError, match="/.replaced-1: cannot be brought back: Permission"):
+            with pytest.raises(LabError, match="/.replaced-2: cannot be brought back: Permission"):
                 Store(tmp_path)
         assert str(error.value) == (
             f"{tmp_path}/2: not saved: No space left on device; then "
-            f"{tmp_path}/.replaced-1: cannot be brought back: Permission denied"
+            f"{tmp_path}/.replaced-2: cannot be brought back: Permission denied"
         )
         assert error.value.__cause__.errno == errno.ENOSPC
         opened.save(3, tree(3), metrics={})
     with Store(tmp_path, keep_last=2) as opened:
-        assert opened.steps() == (1, 3)
-        assert_same(opened.restore(tree(0), step=1).tree, tree(1))
-    assert sorted(os.listdir(tmp_path)) == ["1", "3"]
+        assert opened.steps() == (2, 3)
+        assert_same(opened.restore(tree(0), step=2).tree, tree(1))
+    assert sorted(os.listdir(tmp_path)) == ["2", "3"]
 
 
 FULL_DISK = """
@@ -368,3 +368,20 @@ def test_a_reader_saves_nothing(tmp_path):
     with pytest.raises(LabError, match="opened for reading"):
         Store(fill(tmp_path, [1]), writable=False).save(2, tree(2), metrics={})
     assert os.listdir(tmp_path) == ["1"]
+
+
+def test_a_failed_save_removes_nothing_of_another_step(tmp_path, monkeypatch):
+    """A process that took the run over may be writing it."""
+
+    def full(folder, content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with Store(fill(tmp_path, [1]), keep_last=2) as opened:
+        theirs = [tmp_path / ".saving-3", tmp_path / ".saving-22.orbax-checkpoint-tmp"]
+        for path in theirs:
+            path.mkdir()
+        monkeypatch.setattr(manifest, "write", full)
+        opened.save(2, tree(2), metrics={})
+        with pytest.raises(LabError, match="2: not saved: No space left on device"):
+            opened.wait()
+        assert sorted(tmp_path.glob(".saving-*")) == sorted(theirs)

@@ -76,7 +76,7 @@ def test_a_damaged_step_never_pushes_out_a_good_one(tmp_path):
         assert opened.restore(tree(0)).step == 10
         opened.save(15, tree(15), metrics={})
         opened.wait()
-        assert opened.steps() == (15, 20)
+        assert opened.steps() == (15,)
         assert opened.restore(tree(0)).step == 15
         opened.save(20, tree(20), metrics={})  # the run comes by again: replaced
         restored = opened.restore(tree(0))
@@ -91,7 +91,7 @@ def test_a_damaged_step_does_not_count_among_the_last(tmp_path):
         opened.restore(tree(0))
         opened.save(30, tree(30), metrics={})
         opened.wait()
-        assert opened.steps() == (10, 20, 30)
+        assert opened.steps() == (10, 30)
         opened.save(40, tree(40), metrics={})
         opened.wait()
         assert opened.steps() == (30, 40)
