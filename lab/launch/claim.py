@@ -11,10 +11,20 @@ import os
 import pathlib
 import time
 from collections.abc import Callable, Iterator
-from typing import TextIO
+from typing import BinaryIO
 
 from lab.core.errors import LabError
-from lab.launch.lease import EXPIRY_S, RENEW_S, Lease, Watch, field, machine, read_lease, remove
+from lab.launch.lease import (
+    EXPIRY_S,
+    RENEW_S,
+    Lease,
+    Watch,
+    field,
+    machine,
+    read_lease,
+    remove,
+    room,
+)
 
 LOCK = "claim.lock"
 LEASE = "claim.lease"
@@ -40,16 +50,19 @@ def claimed(
     most. `on_claim` is given a function that raises ClaimLost where the directory is another's by
     now; who writes into it for long calls that function before it writes, and must then leave
     without writing. It is cheap: the file is read by it only when it was not for two renewals.
+    Raises NotSaved where the disk has no room for the claim.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    with open(directory / LOCK, "a+", encoding="utf-8") as file:
+    with room(directory / LOCK):
+        directory.mkdir(parents=True, exist_ok=True)
+        file = open(directory / LOCK, "a+b", buffering=0)
+    with file:
         if not _lock(file):
             yield False
             return
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
         try:
+            with room(directory / LOCK):
+                file.truncate(0)
+                file.write(f"{os.getpid()}\n".encode())
             lease = _take(directory / LEASE)
             if lease is None:
                 yield False
@@ -89,7 +102,7 @@ def _is_stale(path: pathlib.Path, content: bytes) -> bool:
     return _watch.unchanged_s(path, content) >= EXPIRY_S
 
 
-def _lock(file: TextIO) -> bool:
+def _lock(file: BinaryIO) -> bool:
     """Try for a moment: a look at the lock by another process holds it for an instant."""
     for _ in range(5):
         try:

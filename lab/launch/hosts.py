@@ -15,7 +15,7 @@ import time
 import traceback
 import uuid
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 import jax
@@ -118,18 +118,28 @@ def in_cluster() -> bool:
 def alone_or_together(
     train: Callable[[Beat], ExitCode], directory: pathlib.Path, *, hang_timeout_s: float
 ) -> ExitCode:
-    """Train into a run directory; of several processes each is watched by all."""
+    """Train into a run directory; of several processes each is watched by all.
+
+    Raises LabError in all of them where one cannot begin to watch.
+    """
     if jax.process_count() == 1:
         return train(lambda doing, step: None)
-    with watched(directory, hang_timeout_s=hang_timeout_s) as dog:
-        return together(dog, lambda: train(dog.beat))
+    try:
+        with watched(directory, Peers.of_jax(), hang_timeout_s=hang_timeout_s) as dog:
+            return together(dog, lambda: train(dog.beat))
+    except LabError:
+        _shut_down()  # waits for all, who hear of it from process 0
+        raise
 
 
 @contextlib.contextmanager
-def watched(directory: pathlib.Path, *, hang_timeout_s: float) -> Iterator[Watchdog]:
-    """A watchdog over the processes of this job, while they train into a run directory."""
-    peers = Peers.of_jax()
-    session = peers.gather("session", uuid.uuid4().hex)[0]
+def watched(directory: pathlib.Path, peers: Peers, *, hang_timeout_s: float) -> Iterator[Watchdog]:
+    """A watchdog over the processes of this job, while they train into a run directory.
+
+    Raises LabError in all of them where one has the command of another run or no place to watch
+    from: no beat tells the others of it there, and they would take it for lost.
+    """
+    session = _session(directory, peers)
 
     def leave(verdict: Verdict) -> None:
         dog.left(verdict.code)
@@ -143,8 +153,37 @@ def watched(directory: pathlib.Path, *, hang_timeout_s: float) -> Iterator[Watch
         hang_timeout_s=hang_timeout_s,
         leave=leave,
     )
-    with dog:
+    with contextlib.ExitStack() as stack:
+        problem = ""
+        try:
+            stack.enter_context(dog)
+        except (LabError, OSError) as error:
+            problem = error_line(error)
+        _raise_on_all(peers.gather("hosts", problem), peers)
         yield dog
+
+
+def _session(directory: pathlib.Path, peers: Peers) -> str:
+    """A name for this time, which tells its beats from older ones; all must be of one run.
+
+    The rest of their commands is compared when process 0 holds the run (runner.follow).
+    """
+    run = "/".join(directory.parts[-2:])  # study and identity; one work folder may have two names
+    first, *others = peers.gather("run", run)
+    need = f"process 0 trains {first}; all processes of a run need the same command"
+    problems = ["" if other == first else f"the run {other}: {need}" for other in others]
+    _raise_on_all(["", *problems], peers)
+    return peers.gather("session", uuid.uuid4().hex)[0]
+
+
+def _raise_on_all(problems: Sequence[str], peers: Peers) -> None:
+    """Raises LabError for this process's own problem, or else for the first one of another."""
+    own = problems[peers.index]
+    if own:
+        raise LabError(own)
+    for process, problem in enumerate(problems):
+        if problem:
+            raise LabError(f"process {process}: {problem}")
 
 
 def together(dog: Watchdog, train: Callable[[], ExitCode]) -> ExitCode:
@@ -166,9 +205,13 @@ def together(dog: Watchdog, train: Callable[[], ExitCode]) -> ExitCode:
             verdict = Verdict(ExitCode.FAILURE, f"{type(error).__name__}: a defect, see above")
         _end(verdict, dog, leads=leads)
     dog.left(code)
-    with contextlib.suppress(RuntimeError):  # another is gone: the run is at its end all the same
-        jax.distributed.shutdown()
+    _shut_down()
     return code
+
+
+def _shut_down() -> None:
+    with contextlib.suppress(RuntimeError):  # another is gone: this one is at its end all the same
+        jax.distributed.shutdown()
 
 
 def _end(verdict: Verdict, dog: Watchdog, *, leads: bool) -> NoReturn:

@@ -13,6 +13,7 @@ sees another owner under the name, and has lost the lease.
 """
 
 import contextlib
+import errno
 import functools
 import json
 import os
@@ -21,7 +22,9 @@ import platform
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+
+from lab.core.errors import NotSaved
 
 RENEW_S = 5.0
 EXPIRY_S = 60.0  # twelve renewals: a file system may hang for some of them
@@ -95,21 +98,25 @@ def remove(path: pathlib.Path, *, expected: Callable[[bytes], bool]) -> bool:
     return ours
 
 
+@contextlib.contextmanager
+def room(path: pathlib.Path) -> Iterator[None]:
+    """Raises NotSaved where the disk is full: that is no bad input, one may start again."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise NotSaved(f"{path}: cannot be written: {error.strerror}") from error
+
+
 class Lease:
     """A lease that this process holds, renewed by a thread until it is released or lost."""
 
-    def __init__(
-        self,
-        path: pathlib.Path,
-        *,
-        renew_s: float = RENEW_S,
-        on_loss: Callable[[], None] = lambda: None,
-    ) -> None:
+    def __init__(self, path: pathlib.Path, *, renew_s: float = RENEW_S) -> None:
         """Created by `take`, which says whether it was there to take."""
         self.path = path
         self.owner = uuid.uuid4().hex
         self._renew_s = renew_s
-        self._on_loss = on_loss
         self._beat = 0
         self._file = -1
         self._renewed_s = 0.0
@@ -119,13 +126,23 @@ class Lease:
         self._thread = threading.Thread(target=self._renew_often, daemon=True)
 
     def take(self) -> bool:
-        """Create the file; False where another has it, or had it at once after."""
+        """Create the file; False where another has it, or had it at once after.
+
+        Raises NotSaved where the disk is full, and leaves no file then.
+        """
         try:
-            self._file = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+            with room(self.path):
+                self._file = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
         except FileExistsError:
             return False
         try:
-            self._write()
+            with room(self.path):
+                self._write()
+        except NotSaved:
+            self._close()
+            ours = ("", self.owner)  # half of what was to be written says no owner
+            remove(self.path, expected=lambda content: field(content, "owner") in ours)
+            raise
         except OSError:  # on an object store the second of two creators learns it here
             self._close()
             return False
@@ -164,7 +181,6 @@ class Lease:
                 self._write()
             if self._is_anothers():
                 self._lost = True
-                self._on_loss()
 
     def _write(self) -> None:
         self._beat += 1

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Sequence
 from typing import Any, TextIO
 
@@ -112,4 +111,4 @@ def _listen(pipe: TextIO | None, messages: queue.Queue[dict[str, Any]]) -> None:
         except ValueError:
             continue  # a library's own print
         if isinstance(message, dict) and "run" in message:
-            messages.put({**message, "at_s": time.monotonic()})
+            messages.put(message)

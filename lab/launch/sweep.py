@@ -20,11 +20,12 @@ EPILOG = """examples:
   python -m lab.launch.sweep experiments/01_first_ladder/sweep.py --workers 2
   python -m lab.launch.sweep experiments/01_first_ladder/sweep.py:eurosat --status --json
 
-A run that is finished is not run again; one that was stopped goes on. Any number of these may
-serve one sweep, on any number of machines that share its folder: each run is claimed by one, and
-that of a dead one is taken over. With --together several hosts train each run as one, all with the
-same command. Exit codes: 0 all finished, 1 some failed or diverged, 2 bad input, 75 interrupted and
-saved (start me again); together also 4, 5 and 6, see docs/reliability.md. For a scheduler:
+A run that is finished is not run again; one that was stopped goes on, and one that failed is tried
+again where nobody is at work on the sweep. Any number of these may serve one sweep, on any number
+of machines that share its folder: each run is claimed by one, and that of a dead one is taken over.
+With --together several hosts train each run as one, all with the same command. Exit codes: 0 all
+finished, 1 some failed or diverged, 2 bad input, 75 interrupted and saved (start me again);
+together also 4, 5 and 6, see docs/reliability.md. For a scheduler:
 python -m lab.launch.render --help"""
 
 
@@ -113,6 +114,8 @@ def main(argv: Sequence[str]) -> ExitCode:
         return together(runs, flags, overrides)
     entries, interrupted = entries_of(runs), False
     if any(entry.state is not RunState.FINISHED for entry in entries):
+        if all(entry.state is not RunState.RUNNING for entry in entries):
+            forget_failures(runs)  # else another sweep is at work, for which once is enough
         interrupted = train(runs, argv, flags)
         entries = entries_of(runs)
     elif not flags.json:
@@ -152,7 +155,6 @@ def train(runs: Sequence[AnyRun], argv: Sequence[str], flags: argparse.Namespace
     """Train what is not finished on worker processes; True where a signal stopped it."""
     from lab.launch.pool import run_pool
 
-    forget_failures(runs)
     return run_pool(
         runs,
         argv,

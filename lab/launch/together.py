@@ -1,15 +1,20 @@
 """A sweep on several hosts that train each run together: the runs one after the other.
 
 Every host runs the same command, goes through the runs in the same order and trains each in a
-process of its own (`lab.launch.train`), which finds the others of that run. The hosts need no word
-between the runs: a run leaves with one exit code on all of them (docs/reliability.md), and the code
-alone decides what is next. The runs' processes wait for each other, so no host gets ahead. What had
-ended before is passed over; where another job ends a run just then, hosts may see that differently,
-do not find each other and leave with 1, to begin again.
+process of its own, which finds the others of that run: this module as a program, which is
+`lab.launch.train` that saves and leaves when the sweep dies. The hosts need no word between the
+runs: a run leaves with one exit code on all of them (docs/reliability.md), and the code alone
+decides what is next. The runs' processes wait for each other, so no host gets ahead. What had ended
+before is passed over; where another job ends a run just then, hosts may see that differently, do
+not find each other and leave with 1, to begin again.
 """
 
+import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,8 +22,10 @@ from lab.core.config import AnyRun, identity, run_directory
 from lab.core.errors import ExitCode, LabError
 from lab.core.record import finished, read_rows
 from lab.launch.claim import is_claimed
-from lab.launch.door import load_config
+from lab.launch.door import leave, load_config
 from lab.launch.signals import StopSignal
+from lab.launch.train import main as train
+from lab.launch.worker import wait_for_end_of_parent
 
 NEXT = (ExitCode.DONE, ExitCode.FAILURE, ExitCode.BAD_INPUT, ExitCode.DIVERGED)
 PASSES = 2  # what another job held at first may be free after the others
@@ -42,10 +49,11 @@ def train_together(runs: Sequence[tuple[AnyRun, list[str]]], flags: Sequence[str
     A run that fails is reported and the next one begins; a machine's fault ends the sweep, for
     all hosts must begin again together.
     """
-    left, failed = [(run, given) for run, given in runs if not has_ended(run)], []
+    left = [(run, given) for run, given in runs if not has_ended(run)]
+    failed: list[AnyRun] = []
     with StopSignal() as signals:
         for _ in range(PASSES):
-            failed = []
+            refused = []
             for run, arguments in left:
                 if signals.came:
                     return ExitCode.INTERRUPTED
@@ -53,15 +61,19 @@ def train_together(runs: Sequence[tuple[AnyRun, list[str]]], flags: Sequence[str
                 code = _train([*arguments, *flags], signals)
                 if code not in NEXT:
                     return _as_exit_code(code)
-                if code != ExitCode.DONE:
-                    print(f"{run.name}: left with {code}", file=sys.stderr, flush=True)
-                    failed.append((run, arguments, code))
-            left = [(run, given) for run, given, code in failed if code == ExitCode.BAD_INPUT]
+                if code == ExitCode.DONE:
+                    continue
+                print(f"{run.name}: left with {code}", file=sys.stderr, flush=True)
+                if code == ExitCode.BAD_INPUT:
+                    refused.append((run, arguments))
+                else:
+                    failed.append(run)
+            left = refused
             if not left:
                 break
-    ours = [run for run, _, code in failed if code != ExitCode.BAD_INPUT or not _is_held(run)]
+    failed += [run for run, _ in left if not _is_held(run)]
     diverged = any(has_ended(run, as_status="diverged") for run, _ in runs)
-    return ExitCode.FAILURE if ours or diverged else ExitCode.DONE
+    return ExitCode.FAILURE if failed or diverged else ExitCode.DONE
 
 
 def has_ended(run: AnyRun, *, as_status: str | None = None) -> bool:
@@ -80,9 +92,11 @@ def _is_held(run: AnyRun) -> bool:
 
 def _train(arguments: Sequence[str], signals: StopSignal) -> int:
     """One run in a process of its own, which is told of a signal and saves; its exit code."""
-    command = [sys.executable, "-m", "lab.launch.train", *arguments]
+    command = [sys.executable, "-m", "lab.launch.together", *arguments]
+    pipe = subprocess.PIPE  # it closes when this process dies
     told = False
-    with subprocess.Popen(command, start_new_session=True) as child:  # Ctrl-C comes by way of us
+    # Ctrl-C comes by way of us
+    with subprocess.Popen(command, stdin=pipe, start_new_session=True) as child:
         while True:
             try:
                 return child.wait(timeout=0.2)
@@ -98,3 +112,23 @@ def _as_exit_code(code: int) -> ExitCode:
         return ExitCode(code)
     except ValueError:
         return ExitCode.HOST_LOST
+
+
+def main(argv: Sequence[str]) -> ExitCode:
+    """Train one run of a sweep that waits for this process."""
+    threading.Thread(target=_stop_with_parent, daemon=True).start()
+    return train(argv)
+
+
+def _stop_with_parent() -> None:
+    """A first signal to this process where its sweep dies; never a second one, which would kill it
+    while it saves.
+    """
+    wait_for_end_of_parent()
+    while signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # not yet heard, or told before
+        time.sleep(0.1)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    leave(main)

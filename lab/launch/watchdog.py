@@ -24,10 +24,11 @@ import threading
 import time
 from collections.abc import Callable
 
-from lab.core.errors import ExitCode
+from lab.core.errors import ExitCode, LabError
 from lab.train.loop import Doing
 
 LOOK_S = 1.0
+LOCK_S = 5.0  # a look of another holds a lock for an instant; one that is killed lets go of it late
 MOST_S = 5.0  # that one look counts for
 # Below half of jax's own limit (lab/launch/hosts.py), after which jax may abort: this knows a name.
 SILENT_S = 12.0
@@ -47,7 +48,7 @@ class Beat:
     pid: int
     doing: str
     step: int
-    count: int  # of changes since it began to restore: the same in all processes at one place
+    count: int  # of changes since data were prepared: the same in all processes at one place
     tick: int = 0
     left: int | None = None  # the exit code with which it leaves
 
@@ -123,14 +124,20 @@ class Watchdog:
         self._moved = False
         self._still_s = 0.0
         self._guard = threading.Lock()
+        self._writing = threading.Lock()  # apart: who trains does not wait for a slow disk
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
     def __enter__(self) -> "Watchdog":
+        """Raises LabError where another process holds the lock for longer than a moment."""
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / str(self._mine.process)
         self._file = os.open(path, os.O_RDWR | os.O_CREAT)
-        fcntl.flock(self._file, fcntl.LOCK_EX)  # a look of another holds it for an instant
+        try:
+            _lock(self._file, path)
+        except (LabError, OSError):
+            os.close(self._file)
+            raise
         self._write()
         self._thread.start()
         return self
@@ -143,7 +150,8 @@ class Watchdog:
     def beat(self, doing: Doing, step: int) -> None:
         """Say what this process is at now."""
         with self._guard:
-            count = 0 if doing in (Doing.PREPARING, Doing.RESTORING) else self._mine.count + 1
+            begins = Doing.PREPARING in (doing, self._mine.doing)
+            count = 0 if begins else self._mine.count + 1
             self._mine = dataclasses.replace(self._mine, doing=str(doing), step=step, count=count)
             self._moved = True
 
@@ -232,11 +240,31 @@ class Watchdog:
         return Verdict(ExitCode.HANG, f"{still}: all wait for {named}")
 
     def _write(self) -> None:
-        with self._guard:
-            self._mine = dataclasses.replace(self._mine, tick=self._mine.tick + 1)
-            text = json.dumps(dataclasses.asdict(self._mine)).encode()
-        with contextlib.suppress(OSError):  # a full disk is no reason to leave; silence is
-            os.pwrite(self._file, text.ljust(WIDTH - 1) + b"\n", 0)
+        with self._writing:  # two threads call this: an older beat never replaces a newer one
+            with self._guard:
+                self._mine = dataclasses.replace(self._mine, tick=self._mine.tick + 1)
+                text = json.dumps(dataclasses.asdict(self._mine)).encode()
+            with contextlib.suppress(OSError):  # a full disk is no reason to leave; silence is
+                os.pwrite(self._file, text.ljust(WIDTH - 1) + b"\n", 0)
+
+
+def _lock(file: int, path: pathlib.Path) -> None:
+    end_s = time.monotonic() + LOCK_S
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end_s:
+                beat = read_beat(path)
+                who = beat.name if beat else "another process"
+                raise LabError(
+                    f"{path}: {who} holds it, of another job with this run or stopped; end it first"
+                ) from None
+            time.sleep(0.05)
+        except OSError as error:  # flock names no file
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        else:
+            return
 
 
 def _limit_s(doing: str, hang_timeout_s: float) -> float:

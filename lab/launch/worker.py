@@ -46,8 +46,13 @@ def work(runs: Sequence[AnyRun], *, cores: Sequence[int]) -> ExitCode:
     return ExitCode.FAILURE if failed else ExitCode.DONE
 
 
-def _stop_with_parent(signals: StopSignal) -> None:
+def wait_for_end_of_parent() -> None:
+    """Return when the parent has closed its end of standard input, which its death does too."""
     sys.stdin.read()
+
+
+def _stop_with_parent(signals: StopSignal) -> None:
+    wait_for_end_of_parent()
     signals.stop()
 
 

@@ -3,9 +3,10 @@
 Machines are processes here that believe to be on different ones and do without the file lock.
 """
 
+import errno
+import io
 import json
 import os
-import pathlib
 import signal
 import subprocess
 import sys
@@ -14,11 +15,22 @@ import time
 
 import pytest
 
+from lab.core.config import run_directory
+from lab.core.errors import NotSaved
 from lab.launch import claim
-from lab.launch.claim import LEASE, LOCK, HeldElsewhere, claimed, is_claimed
-from lab.launch.door import ROOT
+from lab.launch.claim import LEASE, LOCK, claimed, is_claimed
+from lab.launch.door import ROOT, load_config
 from lab.launch.lease import Lease, Watch, field, machine, read_lease, remove
-from tests.launch.commands import STARTED, TINY, environment, place, rows_of, wait_for_rows
+from tests.launch.commands import (
+    STARTED,
+    TINY,
+    command,
+    environment,
+    place,
+    refused,
+    rows_of,
+    wait_for_rows,
+)
 
 ELSEWHERE = textwrap.dedent(
     """
@@ -110,8 +122,8 @@ def test_a_rivals_lease_that_was_renamed_by_mistake_is_put_back(tmp_path):
 
 
 def test_a_holder_without_its_file_has_lost_it_and_takes_no_other_along(tmp_path):
-    path, lost = tmp_path / "lease", []
-    held = Lease(path, renew_s=0.05, on_loss=lambda: lost.append(1))
+    path = tmp_path / "lease"
+    held = Lease(path, renew_s=0.05)
     assert held.take()
     remove(path, expected=lambda content: True)
     rival = Lease(path)
@@ -120,7 +132,7 @@ def test_a_holder_without_its_file_has_lost_it_and_takes_no_other_along(tmp_path
         if not held.held():
             break
         time.sleep(0.02)
-    assert not held.held() and lost == [1]
+    assert not held.held()
     held.release()
     assert field(read_lease(path), "owner") == rival.owner and rival.held()
     rival.release()
@@ -318,6 +330,56 @@ def test_a_run_whose_trainer_stood_still_is_finished_elsewhere_and_left_by_it(tm
     assert [row["kind"] for row in rows_of(record)].count("end") == 1
 
 
-def test_who_is_refused_says_so_as_bad_input():
-    assert issubclass(claim.ClaimLost, HeldElsewhere), "a worker takes another run then"
-    assert pathlib.Path(claim.LEASE).suffix == ".lease"
+def test_who_is_refused_says_so_as_bad_input(tmp_path):
+    config, tiny = "configs/elm.py:s1", [*TINY, *place(tmp_path)]
+    overrides = dict(word.removeprefix("--config.").split("=", 1) for word in tiny)
+    directory = run_directory(load_config(config, overrides))
+    with claimed(directory) as ours:
+        assert ours
+        result = command("-m", "lab.launch.train", "--config", config, *tiny)
+    refused(result, str(directory), "another process is training this run")
+
+
+@pytest.mark.parametrize("call", ["write", "fsync"])
+def test_a_full_disk_is_no_holder_elsewhere(tmp_path, monkeypatch, call):
+    """Neither is it bad input, nor does it leave a lease that others would watch for a minute."""
+    name, path = {"write": "pwrite", "fsync": "fsync"}[call], tmp_path / "run"
+
+    def full(*given):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, name, full)
+        with pytest.raises(NotSaved) as error, claimed(path):
+            pass
+    assert str(error.value) == f"{path / LEASE}: cannot be written: No space left on device"
+    assert sorted(each.name for each in path.iterdir()) == [LOCK]
+    assert not is_claimed(path)
+    with claimed(path) as ours:
+        assert ours
+
+
+def test_a_disk_without_room_for_the_locks_file_is_named(tmp_path, monkeypatch):
+    class Full(io.FileIO):
+        def write(self, content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(claim, "open", lambda path, *_, **__: Full(path, "a+"), raising=False)
+        with pytest.raises(NotSaved, match="claim.lock: cannot be written: No space"):
+            with claimed(tmp_path):
+                pass
+    assert not is_claimed(tmp_path)
+
+
+def test_another_error_of_a_first_write_is_a_rivals_word(tmp_path, monkeypatch):
+    """On an object store the second of two creators hears so; the first one's lease stays."""
+    path = tmp_path / "lease"
+
+    def refuses(file, content, offset):
+        path.write_text('{"owner": "rival"}')
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    monkeypatch.setattr(os, "pwrite", refuses)
+    assert not Lease(path).take()
+    assert field(read_lease(path), "owner") == "rival"

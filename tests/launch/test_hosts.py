@@ -270,10 +270,72 @@ def test_a_save_that_fails_on_one_process_fails_on_all(tmp_path):
 
 
 @pytest.mark.slow
-def test_processes_with_other_commands_are_refused(tmp_path):
+def test_devices_that_do_not_go_into_the_processes_are_refused():
     port_flags = ("--coordinator", "127.0.0.1:1", "--processes", 3, "--process", 0)
     odd = command("-m", "lab.launch.train", *ARGUMENTS, "--config.execution.devices=8", *port_flags)
     refused(odd, "config.execution.devices = 8", "multiple of --processes 3")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("flag", "word"),
+    [  # another run, which has another directory, and the same one with another layout
+        ("--config.seed=5", "all processes of a run need the same command"),
+        ("--config.execution.layout=ddp", "config.execution.layout = ddp: process 0 has fsdp"),
+    ],
+)
+def test_processes_with_other_commands_are_refused(tmp_path, flag, word):
+    """By all of them, so that no launcher starts them again."""
+    other = {1: ("-c", WITH_ANOTHER.format(flag=flag))}
+    found = ended(start_together(2, tmp_path, FSDP, programs=other))
+    assert [code for code, _, _ in found] == [ExitCode.BAD_INPUT] * 2, found
+    lines = [line for _, _, err in found for line in errors(err)]
+    assert len(lines) == 2 and word in lines[1], found
+    assert not list(tmp_path.glob("runs/*/*/checkpoints")), "nobody trains"
+
+
+WITH_ANOTHER = """
+import sys
+from lab.launch.door import leave
+from lab.launch.train import main
+leave(lambda argv: main([*argv, {flag!r}]))
+"""
+
+NO_FOLDER = """
+import pathlib
+real = pathlib.Path.mkdir
+def mkdir(path, *given, **more):
+    if path.name == "hosts":
+        raise PermissionError(13, "Permission denied", str(path))
+    return real(path, *given, **more)
+pathlib.Path.mkdir = mkdir
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [1, 0])
+def test_where_one_cannot_watch_all_leave_with_its_reason(tmp_path, victim):
+    denied = {victim: script(tmp_path / "denied.py", NO_FOLDER)}
+    found = ended(start_together(2, tmp_path, FSDP, programs=denied))
+    assert [code for code, _, _ in found] == [ExitCode.BAD_INPUT] * 2, found
+    for index, (_, _, err) in enumerate(found):
+        (line,) = errors(err)
+        who = "" if index == victim else f"process {victim}: "
+        assert line.startswith(f"error: {who}{tmp_path}") and "hosts: Permission denied" in line
+
+
+@pytest.mark.slow
+def test_a_run_that_another_job_trains_is_refused_by_all_and_goes_on(tmp_path):
+    first = start_together(2, tmp_path, FSDP, LONG)
+    wait_for_rows(tmp_path, 9, seconds=200)
+    found = ended(start_together(2, tmp_path, FSDP, LONG), timeout_s=120)
+    assert [code for code, _, _ in found] == [ExitCode.BAD_INPUT] * 2, found
+    for index, (_, _, err) in enumerate(found):
+        (line,) = errors(err)
+        assert f"hosts/{index}: process {index} (pid {first[index].pid} on " in line
+    assert [process.poll() for process in first] == [None, None]
+    first[0].send_signal(signal.SIGTERM)
+    assert [code for code, _, _ in ended(first)] == [ExitCode.INTERRUPTED] * 2
 
 
 def test_a_coordinator_that_nobody_is_or_another_is_one_line(monkeypatch):

@@ -89,6 +89,23 @@ def test_a_failed_and_a_diverged_run_are_reported_once_and_stop_no_other(tmp_pat
     assert again.stdout.count("s2 failed: ") == 1, "started again, it is tried again"
 
 
+@pytest.mark.slow
+def test_a_second_sweep_does_not_try_again_what_failed_under_the_first(tmp_path):
+    more = '"data.train_split": "train" if s != "s1" else "trian"'
+    arguments = (*sweep_arguments(tmp_path, steps=100000, more=more), SELDOM)
+    first = start(*arguments)
+    wait_for_rows(tmp_path, 30)  # of the second run; the first one has failed
+    second = start(*arguments)
+    time.sleep(10)  # it would have claimed a run
+    outputs = []
+    for process in (second, first):
+        process.send_signal(signal.SIGTERM)
+        outputs.append(process.communicate(timeout=60)[0])
+        assert process.returncode == ExitCode.INTERRUPTED
+    assert [out.count("s1 failed: ") for out in outputs] == [0, 1]
+    assert [entry["state"] for entry in status_of(arguments)] == ["failed", "waiting", "waiting"]
+
+
 def test_a_bad_sweep_is_refused_in_one_line(tmp_path):
     path = tmp_path / "sweep.py"
     bad = {

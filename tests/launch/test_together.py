@@ -1,16 +1,27 @@
 """A sweep whose runs several hosts train as one: order, exit codes, signals; and the real thing."""
 
+import contextlib
 import signal
 import socket
 import sys
 
+import psutil
 import pytest
 
 from lab.core.errors import ExitCode, LabError
 from lab.launch import together
 from lab.launch.door import load_config
 from lab.launch.sweep import main
-from tests.launch.commands import TINY, command, ends, place, refused, start, wait_for_rows
+from tests.launch.commands import (
+    TINY,
+    command,
+    ends,
+    place,
+    refused,
+    rows_of,
+    start,
+    wait_for_rows,
+)
 
 NAMES = ("a", "b", "c")
 
@@ -52,6 +63,8 @@ def sweep(tmp_path, monkeypatch):
         ((0, 1, 3), ExitCode.FAILURE, "abc"),
         ((2, 0, 0, 0), ExitCode.DONE, "abca"),  # held by another job at first
         ((0, 2, 0, 2), ExitCode.FAILURE, "abcb"),
+        ((1, 2, 0, 0), ExitCode.FAILURE, "abcb"),  # what failed at first stays failed
+        ((2, 0, 1, 0), ExitCode.FAILURE, "abca"),
         ((0, 75), ExitCode.INTERRUPTED, "ab"),
         ((4,), ExitCode.NOT_SAVED, "a"),
         ((5,), ExitCode.HANG, "a"),
@@ -105,6 +118,28 @@ def both(folder, path, *more):
     tiny = (*TINY, "--config.execution.devices=2", "--config.execution.layout=ddp", *place(folder))
     arguments = ("-m", "lab.launch.sweep", path, "--together", *tiny, *where, *more)
     return [start(*arguments, f"--process={index}") for index in (0, 1)]
+
+
+@pytest.mark.slow
+def test_a_run_whose_sweep_is_killed_saves_and_leaves(tmp_path):
+    """No orphan goes on holding it, and a kill in between is no second signal to it."""
+    steps = "--config.train.duration=100000 steps"
+    path = tmp_path / "sweep.py"
+    path.write_text("def sweep():\n    return [{'config': 'configs/elm.py:s1'}]\n")
+    host = start("-m", "lab.launch.sweep", path, "--together", *TINY, steps, *place(tmp_path))
+    wait_for_rows(tmp_path, 30, seconds=120)
+    (child,) = psutil.Process(host.pid).children()
+    host.kill()
+    host.wait(timeout=30)
+    try:
+        assert not psutil.wait_procs([child], timeout=60)[1], "an orphan trains on"
+    finally:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
+        host.communicate(timeout=30)
+    (record,) = tmp_path.glob("runs/*/*/record.jsonl")
+    saved = max(int(p.name) for p in (record.parent / "checkpoints").iterdir())
+    assert rows_of(record)[-1]["step"] == saved < 100000
 
 
 @pytest.mark.slow

@@ -1,11 +1,15 @@
 """The watchdog: who died, who is stopped, who holds up the others, and when nobody is to blame."""
 
+import errno
+import fcntl
 import json
+import os
+import threading
 import time
 
 import pytest
 
-from lab.core.errors import ExitCode
+from lab.core.errors import ExitCode, LabError
 from lab.launch import watchdog
 from lab.launch.watchdog import Watchdog, read_beat
 from lab.train.loop import Doing
@@ -107,6 +111,20 @@ def test_the_one_that_did_least_holds_up_all(tmp_path, of):
     assert verdict.line.endswith("at step 5 (reading a batch)")
 
 
+def test_one_that_was_set_back_first_is_not_behind(tmp_path):
+    """It restores again and waits there for the other, which never came that far."""
+    with Pair(tmp_path, hang_timeout_s=0.2) as pair:
+        for dog in pair.dogs:
+            beats(dog, Doing.READING, Doing.UPDATING, Doing.READING, Doing.UPDATING)
+        pair.dogs[1].beat(Doing.READING, 6)
+        for doing in (Doing.READING, Doing.UPDATING, Doing.RESTORING):
+            pair.dogs[0].beat(doing, 6)
+        verdict = pair.verdict(1)
+    assert verdict.code is ExitCode.HANG
+    assert "all wait for process 1 (pid " in verdict.line
+    assert verdict.line.endswith("at step 6 (reading a batch)")
+
+
 def test_where_none_is_behind_none_is_named(tmp_path):
     with Pair(tmp_path, hang_timeout_s=0.2) as pair:
         for dog in pair.dogs:
@@ -159,6 +177,84 @@ def test_beats_of_another_time_are_of_nobody(tmp_path):
         while not found and time.monotonic() < end_s:
             time.sleep(0.01)
     assert found[0].code is ExitCode.HOST_LOST and "never began" in found[0].line
+
+
+def lone_dog(folder):
+    return Watchdog(
+        folder, process=0, processes=1, session="s", hang_timeout_s=9, leave=lambda verdict: None
+    )
+
+
+def holder_of(path):
+    """A file whose lock is held, as by another job's process; its beat says so."""
+    beat = {"session": "o", "process": 0, "host": "h", "pid": 77, "doing": "updating", "step": 9}
+    path.write_text(json.dumps({**beat, "count": 3}))
+    file = open(path, "rb")
+    fcntl.flock(file, fcntl.LOCK_EX)
+    return file
+
+
+def test_a_lock_that_another_holds_is_one_line_and_not_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(watchdog, "LOCK_S", 0.2)
+    refusal = []
+
+    def enter():
+        with pytest.raises(LabError) as error, lone_dog(tmp_path):
+            pass
+        refusal.append(str(error.value))
+
+    with holder_of(tmp_path / "0"):
+        thread = threading.Thread(target=enter, daemon=True)
+        thread.start()
+        thread.join(5)
+        assert refusal, "it waits without limit"
+    (line,) = refusal
+    assert line.startswith(f"{tmp_path / '0'}: process 0 (pid 77 on h) holds it")
+    with lone_dog(tmp_path):
+        pass
+
+
+def test_a_lock_that_another_holds_for_a_moment_is_waited_for(tmp_path):
+    held = holder_of(tmp_path / "0")
+    threading.Timer(0.3, held.close).start()
+    with lone_dog(tmp_path):
+        assert read_beat(tmp_path / "0").session == "s"
+
+
+def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
+    def no_locks(file, how):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with pytest.raises(OSError, match="No locks available") as error, lone_dog(tmp_path):
+        pass
+    assert error.value.filename == str(tmp_path / "0")
+
+
+def test_the_last_word_of_one_that_leaves_stands(tmp_path, monkeypatch):
+    """The thread is about to write an older beat when the process says with what it leaves."""
+    monkeypatch.setattr(watchdog, "LOOK_S", 60.0)
+    real, late, go_on = os.pwrite, threading.Event(), threading.Event()
+
+    def slow(*given):
+        if threading.current_thread() is thread:
+            late.set()
+            go_on.wait(10)
+        return real(*given)
+
+    with lone_dog(tmp_path) as dog:
+        monkeypatch.setattr(os, "pwrite", slow)
+        thread = threading.Thread(target=dog._write)
+        thread.start()
+        assert late.wait(10)
+        leaving = threading.Thread(target=dog.left, args=(4,))
+        leaving.start()
+        dog.beat(Doing.UPDATING, 3)  # who trains does not wait for the disk
+        leaving.join(0.3)
+        go_on.set()
+        thread.join()
+        leaving.join()
+        assert read_beat(tmp_path / "0").left == 4
 
 
 @pytest.mark.parametrize("content", [b"", b'{"session": "s"', b"[1]", b'{"other": 1}'])
