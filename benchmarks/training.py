@@ -6,9 +6,9 @@
 
 Each row of a model is one way to run the real training step, most to least memory; a way that does
 not fit says so. MFU is the FLOPs that the model needs (lab/core/counts.py: causal attention is
-half) over time and over the rate that products of 8,192 x 8,192 bfloat16 matrices reach here, which
-is lower than the data sheet's. Times are medians of steps after the compilation. Sampling is with
-guidance, the class and the null class at once.
+half) over time and over the rate that products of 8,192 x 8,192 bfloat16 matrices reach on a device
+here, which is lower than the data sheet's, times the devices. Times are medians of steps after the
+compilation. Sampling is with guidance, the class and the null class at once.
 """
 
 from __future__ import annotations
@@ -123,6 +123,15 @@ def step_s(job: Any, steps: int) -> float:
     return statistics.median(taken[1:])
 
 
+def mfu_of(job: Any, seconds: float, rate: float) -> float:
+    """The model's FLOPs of a step over its time and `rate`, the FLOPs a second of one device.
+
+    All devices share the batch, so that the rate counts once for each.
+    """
+    needed = job.run.train.batch_size * job.spec.tokens_per_image * job.flops_per_token.total
+    return needed / seconds / (rate * job.layout.mesh.size)
+
+
 def measured(family: str, flags: argparse.Namespace, rate: float) -> Any:
     """Rows of one model: every way, and the best of them against the target."""
     import jax
@@ -140,8 +149,7 @@ def measured(family: str, flags: argparse.Namespace, rate: float) -> Any:
                 raise
             rows.append(Row(f"{name}: MFU", "does not fit", "", None))
             continue
-        needed = way.batch * job.spec.tokens_per_image * job.flops_per_token.total
-        mfu = needed / seconds / rate
+        mfu = mfu_of(job, seconds, rate)
         best = max(best, mfu)
         speed = f"{mfu:.3f} ({1e3 * seconds:.1f} ms, {way.batch / seconds:,.0f} images/s)"
         rows.append(Row(f"{name}: MFU", speed, "", None))
@@ -178,7 +186,7 @@ def main(argv: list[str]) -> int:
 
     rate = matmul_flops_per_s(flags.side)
     device = jax.devices()[0].device_kind
-    speed = Row(f"{device}: products, TFLOP/s", f"{rate / 1e12:.3f}", "", None)
+    speed = Row(f"{device}: products on one, TFLOP/s", f"{rate / 1e12:.3f}", "", None)
     parts = [_named("products", lambda: [speed])]
     for family in flags.only:
         parts.append(_named(family, functools.partial(measured, family, flags, rate)))
@@ -188,6 +196,7 @@ def main(argv: list[str]) -> int:
         document = {
             "command": " ".join(["python -m benchmarks.training", *argv]),
             "device": device,
+            "devices": jax.device_count(),
             "jax": jax.__version__,
             "rows": [dataclasses.asdict(entry) for entry in rows],
         }

@@ -2,8 +2,9 @@
 
 A size of -1 is what is left; "slices" is the number of slices that a pod's devices lie in, and 2
 where all lie in one, or config.execution.replicas. The first axis is the one that goes across
-slices. config.execution.tensor gives the axis "tensor" another size. `batch` names the mesh axes that split the batch. An axis of a
-parameter that `rules` does not name is an error; `None` replicates it.
+slices. config.execution.tensor gives the axis "tensor" another size. `batch` names the mesh axes
+that split the batch. An axis of a parameter that `rules` does not name is an error; `None`
+replicates it.
 """
 
 REPLICATED = {

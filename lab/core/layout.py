@@ -129,11 +129,21 @@ def make_layout(
     sizes = mesh_sizes(name, table, devices=len(devices), slices=slices, **asked)
     axes, types = tuple(sizes), (AxisType.Auto,) * len(sizes)
     if slices == 1:
-        shape = tuple(sizes.values())
-        mesh = jax.make_mesh(shape, axes, axis_types=types, devices=devices)
+        mesh = _of_one_slice(tuple(sizes.values()), axes, types, devices)
     else:
         mesh = Mesh(across_slices(name, sizes, devices, slices=slices), axes, axis_types=types)
     return Layout(name=name, mesh=mesh, batch=tuple(table["batch"]), rules=table["rules"])
+
+
+def _of_one_slice(shape: tuple[int, ...], axes: Any, types: Any, devices: Any) -> Mesh:
+    """A mesh along the links; an axis that is no product of whole axes of the torus takes a part of
+    one: two replicas of 128 chips each are halves of a torus of 16 x 16.
+    """
+    try:
+        return jax.make_mesh(shape, axes, axis_types=types, devices=devices)
+    except NotImplementedError:
+        placed = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+        return Mesh(placed, axes, axis_types=types)
 
 
 def slices_of(devices: Sequence[jax.Device]) -> int:
@@ -204,7 +214,12 @@ def across_slices(
         )
     inside = (sizes[first] // slices, *(sizes[axis] for axis in rest))
     outside = (slices, *(1 for _ in rest))
-    return mesh_utils.create_hybrid_device_mesh(inside, outside, devices)
+    try:
+        return mesh_utils.create_hybrid_device_mesh(inside, outside, devices)
+    except NotImplementedError:  # as in one slice
+        return mesh_utils.create_hybrid_device_mesh(
+            inside, outside, devices, allow_split_physical_axes=True
+        )
 
 
 def data_layout(devices: Sequence[jax.Device]) -> Layout:

@@ -29,6 +29,12 @@ allocated. Memory, FLOPs of the program, bytes and collectives are read from the
 times are estimates from published peaks, from "everything hides behind the slowest part" to
 "nothing hides". Of published sizes tokens, classes and images are known (ImageNet, f16); of others
 they are flags. Exit codes: 0 all fits, 1 something does not fit, 2 bad input.
+
+--search compiles the training step under each layout and batch: without accumulation, with remat
+none, projections, attention_out, full, until one fits; then in 2, 4 and 8 parts, with the remats
+that keep more than the best so far, again until one fits. Remat costs up to a third more FLOPs,
+accumulation next to none. Left out is what would be too large even if all but the state shrank
+with the parts. That is one program where the first fits; --exhaustive compiles all sixteen.
 next: python -m lab.launch.render --help"""
 
 
@@ -56,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
     add("--search", action="store_true", help="try layouts, remat and accumulation; rank")
     add("--layouts", metavar="A,B", help="those that --search tries (all)")
     add("--batches", metavar="N,M", help="global batches that --search tries (the config's)")
-    add("--exhaustive", action="store_true", help="--search leaves out nothing")
+    add("--exhaustive", action="store_true", help="--search tries every remat and accumulation")
     add("--json", action="store_true", help="print JSON")
     add("--out", type=pathlib.Path, metavar="FILE", help="write the JSON there too")
     add("--config.PATH", dest="unused", metavar="VALUE", help="any field, by its path")
@@ -68,9 +74,10 @@ def main(argv: Sequence[str]) -> ExitCode:
     flags, overrides = parse(parser(), argv)
     parse_slices(flags.topology, count=flags.slices)  # before libtpu is asked for
     steps = _steps(flags)
-    tpu_environment()
-    from lab.launch.compile_plan import carry_out, make_plan
+    from lab.launch.compile_plan import carry_out, check_counts, make_plan
 
+    check_counts(flags)
+    tpu_environment()
     plan = make_plan(flags, overrides)
     if flags.search:
         return _search(plan, flags)

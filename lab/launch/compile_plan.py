@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from lab.launch.door import load_config
 from lab.models.published import PUBLISHED, Published
 from lab.tokenizers.spec import TokenSpec
 
+COUNTS = ("vocabulary", "subcodes", "channels", "classes", "examples")  # flags
 IMAGENET = {"classes": 1000, "examples": 1_281_167}  # of the published sizes
 
 
@@ -26,6 +28,7 @@ class Plan:
     run: RunConfig
     slices: Slices
     world: World
+    given: Mapping[str, str] = dataclasses.field(default_factory=dict)  # flags, but the two above
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,6 +64,7 @@ class Planned:
 
 def make_plan(flags: argparse.Namespace, overrides: Mapping[str, str]) -> Plan:
     """The plan of a command line. Raises LabError for what does not fit each other."""
+    check_counts(flags)
     slices = parse_slices(flags.topology, count=flags.slices)
     found = published(flags.config, subcodes=flags.subcodes, vocabulary=flags.vocabulary)
     given: dict[str, Any] = dict(overrides)
@@ -72,7 +76,41 @@ def make_plan(flags: argparse.Namespace, overrides: Mapping[str, str]) -> Plan:
     run = load_config(flags.config, given)
     if not isinstance(run, RunConfig):
         raise LabError(f"--config {flags.config}: a generator is expected; this trains another")
-    return Plan(config=flags.config, run=run, slices=slices, world=_world(flags, run, found))
+    return Plan(
+        config=flags.config,
+        run=run,
+        slices=slices,
+        world=_world(flags, run, found),
+        given=_given(flags, overrides),
+    )
+
+
+def _given(flags: argparse.Namespace, overrides: Mapping[str, str]) -> dict[str, str]:
+    """Flags of the plan as they were given, --config and --topology apart."""
+    named = {f"--{name}": getattr(flags, name) for name in ("layout", "grid", *COUNTS)}
+    named["--slices"] = flags.slices if flags.slices > 1 else None
+    found = {flag: str(value) for flag, value in named.items() if value is not None}
+    return found | {f"--config.{path}": value for path, value in overrides.items()}
+
+
+def command_of(plan: Plan, more: Mapping[str, Any], *, without: Sequence[str] = ()) -> str:
+    """The command that plans it anew, `more` over the flags that were given."""
+    flags = {name: value for name, value in plan.given.items() if name not in without}
+    if "--layout" in more:
+        flags.pop("--config.execution.layout", None)  # a flag of the same field
+    flags = {"--config": plan.config, "--topology": plan.slices.topology, **flags, **more}
+    words = ["python", "-m", "lab.launch.compile"]
+    for name, value in flags.items():
+        words += [name] if value is True else [name, str(value)]
+    return shlex.join(words)
+
+
+def check_counts(flags: argparse.Namespace) -> None:
+    """Numbers of things are 1 or more. Raises LabError naming the flag."""
+    for name in COUNTS:
+        value = getattr(flags, name)
+        if value is not None and value < 1:
+            raise LabError(f"--{name} {value}: at least 1")
 
 
 def published(
@@ -132,7 +170,13 @@ def make_job(plan: Plan) -> Any:
     from lab.core.layout import make_layout
 
     execution, devices = plan.run.execution, devices_of(plan.slices)
-    layout = make_layout(execution.layout, LAYOUTS, devices, tensor=execution.tensor)
+    layout = make_layout(
+        execution.layout,
+        LAYOUTS,
+        devices,
+        tensor=execution.tensor,
+        replicas=execution.replicas,
+    )
     return abstract_job(plan.run, layout, plan.world)
 
 

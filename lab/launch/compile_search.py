@@ -9,12 +9,13 @@ from configs.layouts import LAYOUTS
 from lab.core.errors import LabError
 from lab.core.fields import nearest
 from lab.launch.compile_job import compiled
-from lab.launch.compile_plan import Plan, make_job
+from lab.launch.compile_plan import Plan, command_of, make_job
 from lab.launch.compile_report import StepReport, report, state_bytes
 
 # From what keeps most to what keeps least, so that the first that fits computes the least anew.
 REMATS = ("none", "projections", "attention_out", "full")
 ACCUMULATIONS = (1, 2, 4, 8)
+STATE = ("parameters", "moments", "average")  # uses of memory
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,7 @@ class Row:
     choice: Choice
     report: StepReport | None
     reason: str = ""
+    hopeless: bool = False  # no remat and no more accumulation helps this layout and batch
 
     @property
     def fits(self) -> bool:
@@ -90,9 +92,11 @@ def choices(flags: argparse.Namespace, plan: Plan) -> Choices:
 def search(plan: Plan, tried: Choices, tell: Callable[[str], None]) -> list[Row]:
     """Compile the training step of one choice after another; those that fit first, fastest first.
 
-    Of a layout and a batch, remat that keeps less and more accumulation are tried only while
-    nothing fits, for they add work (unless the search is exhaustive). A state that alone is too
-    large for the chip, or a mesh or batch that does not divide, is not compiled.
+    Of a layout and a batch, remats are tried without accumulation until one fits, from the one that
+    keeps most. Remat costs up to a third more FLOPs and accumulation next to none, so that the
+    remats that keep more than the best so far are then tried with more of it: sixteen programs at
+    most. What would be too large even if all but the state shrank with the parts, a state that
+    alone is too large for the chip, and a mesh or batch that does not divide, are not compiled.
     """
     rows: list[Row] = []
     for layout in tried.layouts:
@@ -104,26 +108,62 @@ def search(plan: Plan, tried: Choices, tell: Callable[[str], None]) -> list[Row]
 def _of_layout(
     plan: Plan, tried: Choices, layout: str, batch: int, tell: Callable[[str], None]
 ) -> Iterator[Row]:
+    def row_of(remat: str, accumulation: int) -> Row:
+        choice = Choice(layout=layout, batch=batch, remat=remat, accumulation=accumulation)
+        tell(choice.words)
+        return _tried(plan, choice)
+
+    walk = _every(tried, row_of) if tried.exhaustive else _downwards(tried, row_of)
+    for row in walk:
+        yield row
+        if row.hopeless:
+            return
+
+
+def _every(tried: Choices, row_of: Callable[[str, int], Row]) -> Iterator[Row]:
     for accumulation in tried.accumulations:
         for remat in tried.remats:
-            choice = Choice(layout=layout, batch=batch, remat=remat, accumulation=accumulation)
-            tell(choice.words)
-            row = _tried(plan, choice)
+            yield row_of(remat, accumulation)
+
+
+def _downwards(tried: Choices, row_of: Callable[[str, int], Row]) -> Iterator[Row]:
+    """At each accumulation from what keeps most to the first that fits, or to the best before."""
+    candidates = tried.remats
+    last: dict[str, Row] = {}
+    for accumulation in tried.accumulations:
+        for number, remat in enumerate(candidates):
+            if remat in last and not _may_fit(last[remat], accumulation):
+                continue
+            last[remat] = row = row_of(remat, accumulation)
             yield row
-            if row.report is None or (row.fits and not tried.exhaustive):
-                return  # nothing that is left to try would help
+            if row.fits:
+                candidates = candidates[:number]
+                break
+
+
+def _may_fit(row: Row, accumulation: int) -> bool:
+    """Whether it would in so many parts if all but the state shrank with them."""
+    if row.report is None:
+        return True
+    memory = row.report.memory
+    held = sum(memory.by_use.get(name, 0.0) for name in STATE)
+    rest = (memory.needed - held) * row.choice.accumulation / accumulation
+    return held + rest <= memory.capacity
 
 
 def _tried(plan: Plan, choice: Choice) -> Row:
     try:
         job = make_job(with_choice(plan, choice))
     except LabError as error:
-        return Row(choice=choice, report=None, reason=str(error))
+        return Row(choice=choice, report=None, reason=str(error), hopeless=True)
     held, capacity = state_bytes(job), plan.slices.chip.usable_hbm_bytes
     if held > capacity:
         reason = f"the state alone takes {held / 2**30:,.1f} GiB of {capacity / 2**30:,.1f}"
-        return Row(choice=choice, report=None, reason=reason)
-    found = report(job, plan.slices, "train", compiled(job, "train"))
+        return Row(choice=choice, report=None, reason=reason, hopeless=True)
+    try:
+        found = report(job, plan.slices, "train", compiled(job, "train"))
+    except LabError as error:  # of this program: the next one may compile
+        return Row(choice=choice, report=None, reason=str(error))
     return Row(choice=choice, report=found)
 
 
@@ -150,6 +190,7 @@ def _rank(row: Row) -> tuple[float, float]:
 
 def show_ranking(plan: Plan, rows: Sequence[Row]) -> None:
     """Print the table and the command of the best."""
+    from rich.markup import escape
     from rich.table import Table
 
     from lab.launch.compile_table import console
@@ -162,19 +203,23 @@ def show_ranking(plan: Plan, rows: Sequence[Row]) -> None:
     for name in ("layout", "batch", "remat", "accumulation", "HBM GiB", "ms", "MFU, %", ""):
         table.add_column(name, justify="left" if name in ("layout", "remat", "") else "right")
     for row in rows:
-        table.add_row(*_cells(row))
+        table.add_row(*map(escape, _cells(row)))
     out.print(table)
     best = rows[0] if rows and rows[0].fits else None
     if best is None:
         out.print("nothing fits: a larger slice, or a smaller batch with --batches")
         return
-    c = best.choice
-    out.print(
-        f"next: python -m lab.launch.compile --config {plan.config} --topology "
-        f"{plan.slices.topology} --layout {c.layout} "
-        f"--config.train.batch_size {c.batch} --config.execution.remat {c.remat} "
-        f"--config.execution.accumulation {c.accumulation}"
-    )
+    out.print(f"next: {command_of(plan, _flags_of(best.choice))}", markup=False, soft_wrap=True)
+
+
+def _flags_of(choice: Choice) -> dict[str, Any]:
+    """The choice as flags."""
+    return {
+        "--layout": choice.layout,
+        "--config.train.batch_size": choice.batch,
+        "--config.execution.remat": choice.remat,
+        "--config.execution.accumulation": choice.accumulation,
+    }
 
 
 def _cells(row: Row) -> list[str]:

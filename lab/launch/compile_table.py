@@ -2,11 +2,17 @@
 
 from typing import Any
 
-from lab.launch.compile_plan import Planned
+from lab.launch.compile_plan import Planned, command_of
 from lab.launch.compile_report import StepReport, Whole
 
 GIB = 2**30
 WIDTH = 150  # where the output is no terminal
+SEARCHED = (  # what a search chooses itself
+    "--layout",
+    "--config.execution.layout",
+    "--config.execution.remat",
+    "--config.execution.accumulation",
+)
 
 
 def console() -> Any:
@@ -43,7 +49,7 @@ def show(planned: Planned, *, host_peak_bytes: int) -> None:
         out.print(_whole(planned.whole))
     compiled_s = sum(step.lower_s + step.compile_s for step in planned.steps)
     out.print(f"compiled in {compiled_s:,.0f} s; this process held {_gib(host_peak_bytes)} GiB")
-    out.print(f"next: {_next(planned)}")
+    out.print(f"next: {_next(planned)}", markup=False, soft_wrap=True)
 
 
 def _notes(planned: Planned) -> list[str]:
@@ -162,7 +168,4 @@ def _next(planned: Planned) -> str:
     plan = planned.plan
     if planned.fits:
         return "python -m lab.launch.render --help"
-    return (
-        f"python -m lab.launch.compile --config {plan.config} --topology {plan.slices.topology} "
-        "--search"
-    )
+    return command_of(plan, {"--search": True}, without=SEARCHED)

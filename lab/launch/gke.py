@@ -5,6 +5,7 @@ images" and the page of each generation; a type counts cores where a chip had tw
 """
 
 import dataclasses
+import itertools
 import math
 
 from lab.core.chips import CHIPS, Slices
@@ -14,6 +15,7 @@ ACCELERATOR_LABEL = "cloud.google.com/gke-tpu-accelerator"
 TOPOLOGY_LABEL = "cloud.google.com/gke-tpu-topology"
 RESOURCE = "google.com/tpu"
 HOST_CHIPS = {True: (1, 4, 8), False: (1, 4)}  # of flat and cubic ones: machine types -1t, -4t, -8t
+LARGEST_VM = 8  # chips of a flat slice that is one TPU VM; larger ones have the usual hosts
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,9 +55,31 @@ def chips_of_host(slices: Slices, wanted: int | None = None) -> int:
     return found
 
 
+def chips_of_vm(slices: Slices) -> int:
+    """Chips of one host of a slice of TPU VMs: v5litepod-8 and v6e-8 are one of eight."""
+    chips = math.prod(slices.shape)
+    if slices.chip.flat and chips <= LARGEST_VM:
+        return chips
+    return min(chips, slices.chip.chips_per_host)
+
+
 def vm_type_of(slices: Slices) -> str:
-    """The type of a TPU VM ("v5p-256"); LabError for a generation that GKE alone has."""
+    """The type of a TPU VM ("v5p-256"); LabError for a generation that GKE alone has.
+
+    It has only a number, and stands for the usual shape of so many chips.
+    """
     names = NAMES[slices.chip.name]
     if not names.vm_type:
         raise LabError(f"--topology {slices.name}: there are no TPU VMs of it; use --target jobset")
     return f"{names.vm_type}-{math.prod(slices.shape) * names.counted}"
+
+
+def usual_shape(slices: Slices) -> tuple[int, ...]:
+    """Of the shapes with as many chips the most compact: what a type of TPU VM stands for."""
+    chips = math.prod(slices.shape)
+    shapes = [shape for shape in slices.chip.shapes if math.prod(shape) == chips]
+    sides = range(4, chips // 16 + 1, 4)
+    pairs = itertools.combinations_with_replacement(sides, 2)
+    cubic = [(a, b, chips // (a * b)) for a, b in pairs if chips % (a * b) == 0]
+    shapes += [shape for shape in cubic if slices.chip.has(shape)]
+    return min(shapes, key=sum)

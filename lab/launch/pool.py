@@ -74,8 +74,9 @@ def _watch(children: Sequence[subprocess.Popen[str]], view: SweepView, signals: 
         if signals.came and not told:
             told = True
             view.say("stopping: each run saves first (a second Ctrl-C leaves at once)")
-            for child in children:
-                child.terminate()
+            for child in children:  # no signal: a second one, where a launcher tells all, kills
+                if child.stdin is not None:
+                    child.stdin.close()
         try:
             view.hear(messages.get(timeout=0.2))
         except queue.Empty:

@@ -10,12 +10,20 @@ import pathlib
 import re
 from collections.abc import Callable, Sequence
 
-from lab.core.chips import parse_slices
+from lab.core.chips import Slices, parse_slices
 from lab.core.errors import ExitCode, LabError
 from lab.launch.door import ROOT, Parser, leave, parse
-from lab.launch.gke import chips_of_host
+from lab.launch.gke import chips_of_host, chips_of_vm
 from lab.launch.render_jobset import render_jobset
-from lab.launch.render_launch import Launch, Placement, check_name, mounted
+from lab.launch.render_launch import (
+    Launch,
+    Placement,
+    check_name,
+    check_object,
+    check_text,
+    check_word,
+    mounted,
+)
 from lab.launch.render_skypilot import render_skypilot
 from lab.launch.render_slurm import render_slurm
 from lab.launch.render_tpu_vm import render_tpu_vm
@@ -29,7 +37,8 @@ EPILOG = """examples:
 
 The sweep is admitted first, so that what is wrong with it is said here and not on a pod. Any
 --config.PATH=VALUE goes into the command. Leaving with 75 (saved) starts a job again however
-often, 2 and 3 never, anything else --most-restarts times. docs/pods.md has the whole way."""
+often, 1 (a defect, or some run of the sweep failed or diverged), 2 and 3 never, anything else
+--most-restarts times. docs/pods.md has the whole way."""
 
 RENDER: dict[str, Callable[[Launch], str]] = {
     "jobset": render_jobset,
@@ -77,7 +86,7 @@ def parser() -> argparse.ArgumentParser:
     add("--jobs", type=int, default=1, metavar="N", help="jobs that serve the sweep side by side")
     add("--out", metavar="FILE", help="write there and say what to type next")
     add("--env", action="append", default=[], metavar="NAME=VALUE", help="for every host")
-    add("--most-restarts", type=int, default=3, metavar="N", help="after a defect or a dead host")
+    add("--most-restarts", type=int, default=3, metavar="N", help="after a dead host, a full disk")
     add("--grace-s", type=int, metavar="S", help="from SIGTERM to the end: a save fits (300)")
     _add_placement(made)
     add("--config.PATH", dest="unused", metavar="VALUE", help="a field of every run")
@@ -118,6 +127,7 @@ def main(argv: Sequence[str]) -> ExitCode:
     """Admit the sweep, render, write."""
     flags, overrides = parse(parser(), argv)
     _refuse_foreign(flags)
+    _refuse_control_characters(flags, overrides)
     launch = launch_of(flags, overrides)
     text = RENDER[flags.target](launch)
     _admit(flags.sweep, {**overrides, "execution.workdir": launch.workdir})
@@ -141,7 +151,7 @@ def launch_of(flags: argparse.Namespace, overrides: dict[str, str]) -> Launch:
         raise LabError(f"--grace-s {flags.grace_s}: 1 to 65535 seconds")
     bucket, workdir = mounted(flags.workdir)
     slices = parse_slices(flags.topology, count=flags.slices or 1) if flags.topology else None
-    chips = chips_of_host(slices, flags.chips_per_host) if slices else flags.gpus or 0
+    chips = _chips_of_host(flags, slices) if slices else flags.gpus or 0
     launch = Launch(
         name=check_name(flags.name or _name_of(flags.sweep)),
         workdir=workdir,
@@ -161,6 +171,13 @@ def launch_of(flags: argparse.Namespace, overrides: dict[str, str]) -> Launch:
     settings = {**overrides, "execution.workdir": workdir}
     command = command_of(flags.sweep, settings, together=launch.together)
     return dataclasses.replace(launch, command=command)
+
+
+def _chips_of_host(flags: argparse.Namespace, slices: Slices) -> int:
+    """GKE's machine types leave a choice, TPU VMs do not."""
+    if flags.target == "jobset":
+        return chips_of_host(slices, flags.chips_per_host)
+    return chips_of_vm(slices)
 
 
 def _check_storage(launch: Launch) -> None:
@@ -188,8 +205,12 @@ def _check_storage(launch: Launch) -> None:
 def _placement(flags: argparse.Namespace) -> Placement:
     names = ("image", "namespace", "queue", "volume_claim", "zone", "project")
     texts = {name: getattr(flags, name) or "" for name in (*names, "account", "partition", "time")}
+    for name in ("account", "partition", "time"):
+        check_word(f"--{name}", texts[name])
+    for name in ("namespace", "queue", "volume_claim"):
+        check_object(f"--{name.replace('_', '-')}", texts[name], label=name == "namespace")
     for option in flags.sbatch or ():
-        if not option.startswith("-") or "\n" in option:
+        if not option.startswith("-"):
             raise LabError(f"--sbatch {option}: an option of sbatch, like --sbatch=--qos=low")
     return Placement(**texts, sbatch=tuple(flags.sbatch or ()))
 
@@ -213,6 +234,16 @@ def _refuse_foreign(flags: argparse.Namespace) -> None:
             )
 
 
+def _refuse_control_characters(flags: argparse.Namespace, overrides: dict[str, str]) -> None:
+    """In a script a line break begins another command."""
+    for name, value in vars(flags).items():
+        for text in value if isinstance(value, list) else [value]:
+            check_text(name if name == "sweep" else f"--{name.replace('_', '-')}", text)
+    for name, text in overrides.items():
+        check_text("--config.", name)
+        check_text(f"--config.{name}", text)
+
+
 def _admit(sweep: str, overrides: dict[str, str]) -> None:
     from lab.launch.sweep import load_sweep
 
@@ -229,8 +260,10 @@ def _name_of(sweep: str) -> str:
 
 def _variable(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
-    if not equals or not name.isidentifier():
-        raise LabError(f"--env {text}: NAME=VALUE is expected")
+    if not equals or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        raise LabError(
+            f"--env {text}: NAME=VALUE is expected, NAME of A-Z, a-z, 0-9 and _, no digit first"
+        )
     return name, value
 
 

@@ -1,19 +1,21 @@
 """One description of a launch, which four functions render for four schedulers.
 
 Every host runs the same command. How it left decides what happens next, on every scheduler alike:
-0 is the end, 75 starts it again however often, 2 and 3 never do, all else does a few times.
+0 is the end, 75 starts it again however often, 1, 2 and 3 never do, all else does a few times.
 """
 
 import dataclasses
 import re
 import shlex
+import unicodedata
 
 from lab.core.chips import Slices
 from lab.core.errors import ExitCode, LabError
 
 AGAIN = (ExitCode.INTERRUPTED,)  # saved: start again, however often
-NEVER = (ExitCode.BAD_INPUT, ExitCode.DIVERGED)  # the same would come of it
+NEVER = (ExitCode.FAILURE, ExitCode.BAD_INPUT, ExitCode.DIVERGED)  # the same would come of it
 MOUNT_ROOT = "/gcs"
+BREAKING = ("Cc", "Zl", "Zp")  # categories of Unicode: control, line and paragraph separator
 ABORTED = 134  # SIGABRT: jax, where process 0 of several died
 
 
@@ -93,6 +95,29 @@ def check_name(name: str, *, longest: int = 40) -> str:
             f"{longest} characters at most"
         )
     return name
+
+
+def check_object(flag: str, name: str, *, label: bool) -> None:
+    """The name of an object of Kubernetes: RFC 1123, a label or a subdomain; "" is none."""
+    part = "[a-z0-9]([a-z0-9-]*[a-z0-9])?"
+    pattern, longest = (part, 63) if label else (rf"{part}(\.{part})*", 253)
+    if name and (not re.fullmatch(pattern, name) or len(name) > longest):
+        raise LabError(
+            f"{flag} {name}: lower-case letters, digits and -{'' if label else ' and .'}, a letter "
+            f"or digit first and last, {longest} characters at most"
+        )
+
+
+def check_word(flag: str, text: str) -> None:
+    """A value of a directive: sbatch splits it at white space and stops at #."""
+    if re.search(r"[\s#'\"]", text):
+        raise LabError(f"{flag} {text}: one word without quotes or # is expected")
+
+
+def check_text(flag: str, value: object) -> None:
+    """A value that goes into a script: of one line. Others than text are let through."""
+    if isinstance(value, str) and any(unicodedata.category(c) in BREAKING for c in value):
+        raise LabError(f"{flag} {value!r}: control characters and line breaks are not allowed")
 
 
 def mounted(workdir: str) -> tuple[str, str]:

@@ -9,8 +9,9 @@ from typing import Any
 
 import yaml
 
+from lab.core.chips import shape_text
 from lab.core.errors import ExitCode, LabError
-from lab.launch.gke import NAMES, vm_type_of
+from lab.launch.gke import NAMES, usual_shape, vm_type_of
 from lab.launch.render_launch import ABORTED, Launch
 
 MACHINE_FAULTS = (int(ExitCode.HANG), int(ExitCode.HOST_LOST), ABORTED)
@@ -23,15 +24,21 @@ python3 -m uv pip install --quiet --python .venv -r requirements.lock 'jax[tpu]'
 
 
 def render_skypilot(launch: Launch) -> str:
-    """One YAML document; LabError where there is no topology, or more than one slice."""
+    """One YAML document; LabError where there is no topology, several slices or a rare shape."""
     slices = launch.slices
     if slices is None:
         raise LabError("--topology: is needed by --target skypilot, like --topology v5p:4x4x8")
     if slices.count > 1:
         raise LabError(f"--slices {slices.count}: several slices are --target jobset's")
+    vm_type, usual = vm_type_of(slices), usual_shape(slices)
+    if slices.shape != usual:
+        raise LabError(
+            f"--topology {slices.name}: SkyPilot's tpu-{vm_type} is {shape_text(usual)}; other "
+            "shapes are --target tpu-vm's or jobset's"
+        )
     resources: dict[str, Any] = {
         "infra": _infra(launch.placement.zone),
-        "accelerators": f"tpu-{vm_type_of(slices)}",
+        "accelerators": f"tpu-{vm_type}",
         "accelerator_args": {"runtime_version": NAMES[slices.chip.name].runtime},
         "use_spot": launch.spot,
         "job_recovery": {

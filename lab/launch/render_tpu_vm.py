@@ -2,9 +2,10 @@
 
 import shlex
 
+from lab.core.chips import shape_text
 from lab.core.errors import LabError
 from lab.launch.door import ROOT
-from lab.launch.gke import NAMES, vm_type_of
+from lab.launch.gke import NAMES, usual_shape, vm_type_of
 from lab.launch.render_launch import Launch
 
 SCRIPT = ROOT / "lab" / "launch" / "tpu.sh"
@@ -14,7 +15,7 @@ SHEBANG = "#!/usr/bin/env bash\n"
 def render_tpu_vm(launch: Launch) -> str:
     """A script with create, run, status, logs, stop, delete; LabError without --topology, --zone.
 
-    The shape is the usual one for that number of chips: a TPU VM's type has only the number.
+    A TPU VM's type has only the number of chips: a shape that is not the usual one is named.
     """
     if launch.slices is None:
         raise LabError("--topology: is needed by --target tpu-vm, like --topology v5p:4x4x8")
@@ -22,12 +23,16 @@ def render_tpu_vm(launch: Launch) -> str:
         raise LabError(f"--slices {launch.slices.count}: several slices are --target jobset's")
     if not launch.placement.zone:
         raise LabError("--zone: is needed by --target tpu-vm, like --zone us-east5-a")
+    slices, names = launch.slices, NAMES[launch.slices.chip.name]
+    usual = slices.shape == usual_shape(slices)
     settings = {
         "NAME": launch.name,
         "ZONE": launch.placement.zone,
         "PROJECT": launch.placement.project,
-        "ACCELERATOR_TYPE": vm_type_of(launch.slices),
-        "RUNTIME_VERSION": NAMES[launch.slices.chip.name].runtime,
+        "ACCELERATOR_TYPE": vm_type_of(slices),
+        "TYPE": "" if usual else names.vm_type,
+        "TOPOLOGY": "" if usual else shape_text(slices.shape),
+        "RUNTIME_VERSION": names.runtime,
         "COMMAND": " ".join(
             [*(f"{n}={shlex.quote(v)}" for n, v in launch.environment), launch.shell]
         ),

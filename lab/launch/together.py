@@ -6,7 +6,7 @@ process of its own, which finds the others of that run: this module as a program
 runs: a run leaves with one exit code on all of them (docs/reliability.md), and the code alone
 decides what is next. The runs' processes wait for each other, so no host gets ahead. What had ended
 before is passed over; where another job ends a run just then, hosts may see that differently, do
-not find each other and leave with 1, to begin again.
+not find each other and leave with 6, to begin again.
 """
 
 import os
@@ -103,7 +103,8 @@ def _train(arguments: Sequence[str], signals: StopSignal) -> int:
             except subprocess.TimeoutExpired:
                 if signals.came and not told:
                     told = True
-                    child.terminate()
+                    assert child.stdin is not None  # a pipe
+                    child.stdin.close()  # no signal: where a launcher tells all, a second one kills
 
 
 def _as_exit_code(code: int) -> ExitCode:

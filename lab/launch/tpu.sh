@@ -7,13 +7,16 @@
 #
 # `python -m lab.launch.render --target tpu-vm` writes this script with those settings in it.
 # The command runs detached on every host, so that a lost connection does not end it: the same
-# `run` watches it again. Exit codes: 0 done, 2 bad input, 3 diverged, else that of the last failure.
-set -u
+# `run` watches it again. Exit codes: 0 done, 1 a defect, or hosts that could not be reached, 2 bad
+# input, 3 diverged, 75 stopped by hand, else that of the last failure.
+set -uo pipefail
 
 NAME="${NAME:-}"
 ZONE="${ZONE:-}"
 PROJECT="${PROJECT:-}"                   # "": gcloud's own
-ACCELERATOR_TYPE="${ACCELERATOR_TYPE:-}" # like v5p-256
+ACCELERATOR_TYPE="${ACCELERATOR_TYPE:-}" # like v5p-256, in its usual shape
+TYPE="${TYPE:-}"                         # instead, for another shape: like v5p ...
+TOPOLOGY="${TOPOLOGY:-}"                 # ... and 4x4x16
 RUNTIME_VERSION="${RUNTIME_VERSION:-}"   # like v2-alpha-tpuv5
 COMMAND="${COMMAND:-}"
 BUCKET="${BUCKET:-}" # mounted at /gcs/BUCKET on every host; "": none
@@ -21,8 +24,9 @@ MOUNT="${MOUNT:-}"   # a line that mounts the work directory on a host; "": none
 SPOT="${SPOT:-}"     # "yes": a slice that may be taken away at any time
 JOB="${JOB:-}"       # several jobs serve one sweep, each on its own slice: JOB=0, JOB=1, ...
 AGAIN="${AGAIN:-75}"
-NEVER="${NEVER:-2 3}"
+NEVER="${NEVER:-1 2 3}"
 MOST_RESTARTS="${MOST_RESTARTS:-3}"
+MOST_TRIES="${MOST_TRIES:-10}" # to reach the hosts of a slice that stands, one every POLL_S
 POLL_S="${POLL_S:-30}"
 SLICE="$NAME${JOB:+-$JOB}"
 
@@ -30,7 +34,8 @@ usage() {
   cat <<EOF
 usage: bash $0 create | run | status | logs | stop | delete
 
-  create   make the slice, copy the committed files of this repository to it, install
+  create   make the slice unless it is there, copy the committed files of this repository to it,
+           install
   run      start the command on every host (or watch the one that runs) until it is done:
            $AGAIN and a slice that was taken away start it again however often, $NEVER never,
            anything else $MOST_RESTARTS times
@@ -39,8 +44,9 @@ usage: bash $0 create | run | status | logs | stop | delete
   stop     SIGTERM to the command: it saves and leaves, and so does run
   delete   give the slice back: it costs until then
 
-Settings are variables: NAME ZONE ACCELERATOR_TYPE RUNTIME_VERSION COMMAND are needed, PROJECT
-BUCKET MOUNT SPOT=yes JOB=0 are not. Example: JOB=1 bash $0 create && JOB=1 bash $0 run
+Settings are variables: NAME ZONE ACCELERATOR_TYPE (or TYPE and TOPOLOGY) RUNTIME_VERSION COMMAND
+are needed, PROJECT BUCKET MOUNT SPOT=yes JOB=0 are not. Example:
+JOB=1 bash $0 create && JOB=1 bash $0 run
 EOF
 }
 
@@ -57,11 +63,44 @@ gcloud_tpu() { # the verb and its flags
 
 everywhere() { gcloud_tpu ssh --quiet --worker=all --command="$1"; }
 
-state() { gcloud_tpu describe --format='value(state)' 2>/dev/null; }
+state() { # READY, PREEMPTED, ...; nothing where there is no slice, "unreachable" if gcloud fails
+  local errors answer
+  errors="$(mktemp)" || exit 1
+  if answer="$(gcloud_tpu describe --format='value(state)' 2>"$errors")"; then
+    echo "$answer"
+  elif ! grep -q NOT_FOUND "$errors"; then
+    echo unreachable
+  fi
+  rm -f "$errors"
+}
 
-create() {
-  gcloud_tpu create --accelerator-type="$ACCELERATOR_TYPE" --version="$RUNTIME_VERSION" \
-    ${SPOT:+--spot} && install_code
+is_one_of() { [[ " $2 " == *" $1 "* ]]; }
+
+have_slice() { # make it, unless it is there; one that was taken away still holds the name
+  local now
+  now="$(state)"
+  [ "$now" = READY ] && return
+  is_one_of "$now" "unreachable CREATING STARTING RESTARTING STOPPING DELETING" && return 1
+  [ -z "$now" ] || gcloud_tpu delete --quiet
+  if [ -n "$TOPOLOGY" ]; then
+    set -- --type="$TYPE" --topology="$TOPOLOGY"
+  else
+    set -- --accelerator-type="$ACCELERATOR_TYPE"
+  fi
+  gcloud_tpu create "$@" --version="$RUNTIME_VERSION" ${SPOT:+--spot}
+}
+
+persist() { # hosts that do not answer are asked again, while their slice stands
+  local tries now
+  for ((tries = 1; tries <= MOST_TRIES; tries++)); do
+    "$@" && return
+    now="$(state)"
+    is_one_of "$now" "READY unreachable" || { echo "$SLICE: ${now:-gone}" >&2 && return 1; }
+    echo "$SLICE: $1 failed ($tries of $MOST_TRIES); tried again in $POLL_S s" >&2
+    sleep "$POLL_S"
+  done
+  echo "$SLICE: $1 failed $MOST_TRIES times; the slice stands and costs: bash $0 delete" >&2
+  exit 1
 }
 
 install_code() {
@@ -120,18 +159,16 @@ outcome() { # of all hosts: running, or the code that decides
   grep -vx 0 <<<"$all" | sort -n | tail -n 1 | grep . || echo 0
 }
 
-is_one_of() { [[ " $2 " == *" $1 "* ]]; }
-
 run() {
   local failures=0 code now
-  start || bring_back || exit 1
+  persist start || bring_back
   while :; do
     sleep "$POLL_S"
     if ! code="$(outcome)"; then
       now="$(state)"
-      [ "$now" = READY ] && continue # a connection failed: look again
+      is_one_of "$now" "READY unreachable" && continue # a connection failed: look again
       echo "$SLICE: ${now:-gone}; made anew" >&2
-      bring_back || exit 1
+      bring_back
       continue
     fi
     [ "$code" = running ] && continue
@@ -153,19 +190,18 @@ run() {
       fi
     fi
     echo "$SLICE: left with $code: started again" >&2
-    start || bring_back || exit 1
+    persist start || bring_back
   done
 }
 
 bring_back() { # a slice that was taken away does not come back by itself
-  if [ "$(state)" != READY ]; then
-    gcloud_tpu delete --quiet 2>/dev/null
-    until create; do
-      echo "$SLICE: no slice is free; asked again in $POLL_S s" >&2
+  while :; do
+    until have_slice; do
+      echo "$SLICE: no slice yet; asked again in $POLL_S s" >&2
       sleep "$POLL_S"
     done
-  fi
-  start
+    persist install_code && persist start && return
+  done
 }
 
 case "${1:-}" in
@@ -173,11 +209,14 @@ case "${1:-}" in
   -h | --help | help) usage && exit 0 ;;
   *) usage >&2 && exit 2 ;;
 esac
-for setting in NAME ZONE ACCELERATOR_TYPE RUNTIME_VERSION COMMAND; do
+for setting in NAME ZONE ${TOPOLOGY:+TYPE} RUNTIME_VERSION COMMAND; do
   [ -n "${!setting}" ] || refuse "$setting is not set; see: bash $0 --help"
 done
+[ -n "$ACCELERATOR_TYPE$TOPOLOGY" ] || refuse "ACCELERATOR_TYPE is not set; see: bash $0 --help"
 case "$1" in
-  create) create && echo "$SLICE: ready; next: ${JOB:+JOB=$JOB }bash $0 run" ;;
+  create)
+    have_slice && persist install_code && echo "$SLICE: ready; next: ${JOB:+JOB=$JOB }bash $0 run"
+    ;;
   run) run ;;
   status)
     now="$(state)"

@@ -1,5 +1,7 @@
 """What the tests of rendered job files share."""
 
+import time
+
 from lab.core.errors import ExitCode
 from lab.launch import render
 
@@ -22,3 +24,11 @@ def rendered(capsys, *flags, sweep=SWEEP):
     """The text that a command line gives."""
     assert render.main([sweep, *flags]) == ExitCode.DONE
     return capsys.readouterr().out
+
+
+def wait_for(path, *, seconds=20):
+    for _ in range(seconds * 20):
+        if path.exists():
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{path}: not there after {seconds} s")

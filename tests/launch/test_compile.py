@@ -3,7 +3,6 @@
 What needs the TPU's compiler (make libtpu; python -m pytest -m tpu_backend) is marked.
 """
 
-import argparse
 import json
 import re
 
@@ -14,13 +13,15 @@ import pytest
 from configs.layouts import LAYOUTS
 from lab.core import hlo, hlo_cost
 from lab.core.chips import CHIPS, parse_slices, shape_text
+from lab.core.errors import LabError
 from lab.core.keys import Stream, key
 from lab.core.layout import make_layout
-from lab.launch import compile_job, compile_search
+from lab.launch import compile_job
 from lab.launch.compile_job import World, abstract_job, compiled, lowered, planned_spec
-from lab.launch.compile_plan import carry_out, make_plan, sampler_settings
-from lab.launch.compile_report import estimate, report, state_bytes
+from lab.launch.compile_plan import carry_out, sampler_settings
+from lab.launch.compile_report import estimate, report
 from tests.launch.commands import command, refused
+from tests.launch.planning import plan_of
 from tests.models.worlds import config
 from tests.train.jobs import job as real_job
 
@@ -105,32 +106,6 @@ def test_the_estimate_is_work_over_peaks():
     assert (found.low, found.high) == (4, pytest.approx(10.001))
 
 
-def test_a_state_that_is_too_large_is_not_compiled(monkeypatch):
-    plan = _plan("configs/llamagen.py:7B", "v5e:2x4")
-    monkeypatch.setattr("lab.launch.compile_plan.devices_of", lambda slices: jax.devices())
-    rows = compile_search.search(plan, _choices(plan, layouts="ddp"), lambda line: None)
-    (row,) = rows
-    assert not row.fits
-    held = state_bytes(_job_of(plan, "ddp")) / 2**30
-    assert row.reason == f"the state alone takes {held:,.1f} GiB of 15.8"
-    assert held == pytest.approx(3 * 4 * 6.6e9 / 2**30, rel=0.02)
-
-
-def _job_of(plan, layout):
-    return abstract_job(plan.run, make_layout(layout, LAYOUTS, jax.devices()), plan.world)
-
-
-def _plan(config_name, topology, *, overrides=(), **flags):
-    names = ("layout", "subcodes", "classes", "examples", "grid", "vocabulary", "channels")
-    given = {**dict.fromkeys(names), "slices": 1, "config": config_name, "topology": topology}
-    return make_plan(argparse.Namespace(**{**given, **flags}), dict(overrides))
-
-
-def _choices(plan, *, layouts=None, batches=None, exhaustive=False):
-    flags = argparse.Namespace(layouts=layouts, batches=batches, exhaustive=exhaustive)
-    return compile_search.choices(flags, plan)
-
-
 COMMAND = ("-m", "lab.launch.compile", "--config")
 
 
@@ -141,6 +116,7 @@ COMMAND = ("-m", "lab.launch.compile", "--config")
         (("configs/elm.py:XL", "--topology", "v9:2x2"), ("v9:2x2", "v4, v5e")),
         (("configs/elm.py:XL", "--topology", "v5e:4x4", "--slices", "0"), ("0 slices",)),
         (("configs/elm.py:XL", "--topology", "v5e:4x4", "--steps", "tain"), ("tain", "train")),
+        (("configs/elm.py:XL", "--topology", "v5e:4x4", "--classes", "-1"), ("--classes -1: ",)),
     ],
 )
 def test_bad_flags_are_one_line(arguments, words):
@@ -152,18 +128,19 @@ def test_bad_flags_are_one_line(arguments, words):
     [
         ({"config_name": "configs/elm.py:s3"}, "--classes: needed"),
         ({"config_name": "configs/elm.py:XL", "grid": "8x"}, "--grid 8x: "),
+        ({"config_name": "configs/elm.py:XL", "vocabulary": -7}, "--vocabulary -7: at least 1"),
+        ({"config_name": "configs/elm.py:XL", "examples": -5}, "--examples -5: at least 1"),
+        ({"config_name": "configs/elm.py:XL", "subcodes": 0}, "--subcodes 0: at least 1"),
         ({"config_name": "configs/tokenizers/kl.py"}, "a generator is expected"),
     ],
 )
 def test_what_is_missing_is_named(flags, words):
-    from lab.core.errors import LabError
-
     with pytest.raises(LabError, match=words):
-        _plan(topology="v5e:4x4", **flags)
+        plan_of(topology="v5e:4x4", **flags)
 
 
 def test_published_sizes_know_their_tokens():
-    plan = _plan("configs/elm.py:XXXL", "v5p:4x4x4")
+    plan = plan_of("configs/elm.py:XXXL", "v5p:4x4x4")
     assert (plan.run.model.subcodes, plan.world.spec.vocabulary) == (2, 1024)
     assert (plan.world.classes, plan.world.examples) == (1000, 1_281_167)
 
@@ -174,8 +151,6 @@ def test_published_sizes_know_their_tokens():
 @pytest.fixture(scope="module")
 def tpu():
     """libtpu, and a jax that does not look for a TPU."""
-    from lab.core.errors import LabError
-
     try:
         compile_job.tpu_environment()
     except LabError as error:
@@ -296,7 +271,7 @@ def test_two_slices_talk_over_the_slower_network(tpu):
 @pytest.mark.tpu_backend
 @pytest.mark.slow
 def test_a_plan_of_seven_billion_needs_little_of_the_host(tpu):
-    plan = _plan(
+    plan = plan_of(
         "configs/llamagen.py:7B",
         "v5p:4x4x8",
         layout="fsdp_tp",

@@ -10,9 +10,10 @@ import jsonschema
 import pytest
 import yaml
 
-from lab.core.chips import CHIPS
+from lab.core.chips import CHIPS, Slices, parse_slices, shape_text
 from lab.core.errors import ExitCode, LabError
 from lab.launch.door import ROOT
+from lab.launch.gke import usual_shape
 from lab.launch.render import main
 from tests.launch.commands import command, refused
 from tests.launch.rendering import SLURM, SWEEP, admit_only_what_is_new, rendered
@@ -171,7 +172,7 @@ def action_of(jobset, *, exit_code, disrupted=False):
         (ExitCode.INTERRUPTED, "RestartJobSetAndIgnoreMaxRestarts"),
         (ExitCode.BAD_INPUT, "FailJobSet"),
         (ExitCode.DIVERGED, "FailJobSet"),
-        (ExitCode.FAILURE, "RestartJobSet"),
+        (ExitCode.FAILURE, "FailJobSet"),
         *((code, "RestartJobSet") for code in (4, 5, 6, 22, 23, 32, 134, 137, 139, 175)),
     ],
 )
@@ -208,6 +209,38 @@ def test_a_skypilot_task_recovers_on_75_and_never_on_2_or_3(capsys):
     assert task["run"].endswith(
         f"lab.launch.sweep {SWEEP} --together --config.execution.workdir=/runs\n"
     )
+
+
+@pytest.mark.parametrize("target", ["skypilot", "tpu-vm"])
+@pytest.mark.parametrize("topology", ["v5e:2x4", "v6e:2x4"])
+def test_eight_chips_of_a_flat_torus_are_one_virtual_machine(capsys, target, topology):
+    """v5litepod-8 and v6e-8; GKE's usual machine type for this shape has four chips."""
+    zone = ("--zone=us-west4-a",) if target == "tpu-vm" else ()
+    of_target = (f"--target={target}", *zone)
+    one = rendered(capsys, *of_target, f"--topology={topology}", "--workdir=gs://lab-runs")
+    assert "--together" not in one, "and a bucket will do"
+    larger = topology.replace("2x4", "4x4")
+    assert "--together" in rendered(capsys, *of_target, f"--topology={larger}", "--workdir=/runs")
+    (jobset,) = jobsets(capsys, f"--topology={topology}")
+    assert job_of(jobset)["parallelism"] == 2, "pods of four chips"
+
+
+USUAL = """
+2x2x1 2x2x2 2x2x4 2x4x4 4x4x4 4x4x8 4x8x8 8x8x8 8x8x16 8x16x16 16x16x16 16x16x24
+""".split()  # the table of Cloud TPU's "TPU v5p"
+
+
+@pytest.mark.parametrize("shape", USUAL)
+def test_the_usual_shape_of_a_number_of_chips_is_the_documented_one(shape):
+    assert shape_text(usual_shape(parse_slices(f"v5p:{shape}"))) == shape
+
+
+def test_a_rare_shape_has_another_usual_one():
+    for shape, usual in {"4x4x16": "4x8x8", "4x16x16": "8x8x16", "4x4x12": "4x4x12"}.items():
+        assert shape_text(usual_shape(parse_slices(f"v5p:{shape}"))) == usual
+    for chip in CHIPS.values():
+        for shape in chip.shapes:
+            assert usual_shape(Slices(chip, shape)) == shape
 
 
 SKYPILOT = os.environ.get("SKYPILOT_PYTHON", "")
@@ -255,6 +288,15 @@ BAD = {
     ("--topology=v5p:4x4x8", "--slices=0"): "--slices 0",
     ("--topology=v5p:4x4x8", "--grace-s=0"): "--grace-s 0",
     ("--topology=v5p:4x4x8", "--env=A"): "--env A",
+    ("--topology=v5p:4x4x8", "--env=A-B=1"): "--env A-B=1",
+    ("--topology=v5p:4x4x8", "--env=\u00e9=1"): "--env \u00e9=1",
+    ("--topology=v5p:4x4x8", "--env=A=1\nB=2"): "--env 'A=1\\nB=2'",
+    ("--topology=v5p:4x4x8", "--namespace=My NS"): "--namespace My NS",
+    ("--topology=v5p:4x4x8", "--namespace=a.b"): "--namespace a.b",
+    ("--topology=v5p:4x4x8", "--queue=-a"): "--queue -a",
+    ("--topology=v5p:4x4x8", "--nfs=", "--volume-claim=A"): "--volume-claim A",
+    ("--topology=v5p:4x4x8", "--image=a\u2028b"): "--image 'a\\u2028b'",
+    ("--topology=v5p:4x4x8", "--config.study=a\rb"): "--config.study 'a\\rb'",
     ("--topology=v5p:4x4x8", "--partition=gpu"): "--partition",
     ("--topology=v5p:4x4x8", "--volume-claim=a"): "--volume-claim",
     ("--topology=v5p:4x4x8", "--image="): "--image",
@@ -277,6 +319,13 @@ def test_a_bad_flag_is_named(flags):
     [
         (("--target=slurm", "--workdir=gs://lab-runs"), "--workdir gs://lab-runs"),
         (("--target=slurm", "--workdir=/runs", "--sbatch=qos"), "--sbatch qos"),
+        (
+            ("--target=slurm", "--workdir=/runs", "--sbatch=--qos=a\nrm x"),
+            "--sbatch '--qos=a\\nrm x'",
+        ),
+        (("--target=slurm", "--workdir=/runs", "--account=a\nrm x"), "--account 'a\\nrm x'"),
+        (("--target=slurm", "--workdir=/runs", "--time=1 # x"), "--time 1 # x"),
+        (("--target=skypilot", "--workdir=/runs", "--topology=v5p:4x4x16"), "is 4x8x8"),
         (("--target=tpu-vm", "--workdir=/runs", "--topology=v5e:4x4"), "--zone"),
         (("--target=tpu-vm", "--workdir=/runs", "--zone=a", "--topology=tpu7x:2x2x1"), "tpu7x"),
         (("--target=skypilot", "--workdir=/runs", "--topology=tpu7x:2x2x1"), "tpu7x"),

@@ -1,27 +1,22 @@
-"""Job files that are scripts: they are run, on clusters that small programs play here."""
+"""The script for Slurm: it is run, on a cluster that small programs play here."""
 
 import os
 import re
 import signal
 import subprocess
 import sys
-import textwrap
-import time
 
 import pytest
 
 from lab.launch.door import ROOT
 from tests.launch.commands import STARTED, TINY, ends, place, wait_for_rows
-from tests.launch.rendering import SLURM, admit_only_what_is_new, rendered
+from tests.launch.rendering import SLURM, admit_only_what_is_new, rendered, wait_for
 
 
 @pytest.fixture(autouse=True)
 def ladder_is_admitted_before(monkeypatch):
     """By its own test."""
     admit_only_what_is_new(monkeypatch)
-
-
-# Slurm
 
 
 DOCUMENTED = set(  # sbatch(1) of Slurm 22.05
@@ -71,32 +66,49 @@ def test_a_slurm_script_has_documented_directives_before_its_first_command(capsy
     assert subprocess.run(["bash", "-n"], input=script, text=True, timeout=10).returncode == 0
 
 
-FAKE_SRUN = """\
-#!/usr/bin/env bash
+PROGRAMS = {
+    # A SIGTERM makes it kill its task, as "srun: forcing job termination" does (Slurm 22.05).
+    "srun": """\
 while [[ "$1" == --* ]]; do shift; done
-exec "$@"
-"""
-FAKE_SCONTROL = """\
-#!/usr/bin/env bash
-echo "$@" >>"$SCONTROL_LOG"
-"""
+"$@" &
+task=$!
+echo "$task" >"$WORLD/task"
+trap 'kill -KILL "$task"' TERM INT
+while kill -0 "$task" 2>/dev/null; do wait "$task"; done
+wait "$task"
+""",
+    # The signal goes to all processes of the job's step, not to the script.
+    "scancel": """\
+[ "$*" = "--signal=TERM $JOB" ] || { echo "scancel $*: of another job" >&2; exit 1; }
+tell() { for child in $(pgrep -P "$1"); do tell "$child"; done; kill -TERM "$1" 2>/dev/null; }
+tell "$(cat "$WORLD/task")"
+""",
+    "squeue": """\
+[ "${*: -2}" = "--job $JOB" ] && cat "$WORLD/state"
+""",
+    "scontrol": """\
+echo "$@" >>"$WORLD/scontrol.log"
+""",
+}
 
 
 def slurm_world(folder, **programs):
-    """A folder with the tools of a cluster, and the environment of a job on it."""
+    """A folder with the tools of a cluster, and the environment of a job on it that runs."""
     tools = folder / "bin"
     tools.mkdir()
-    for name, text in {"srun": FAKE_SRUN, "scontrol": FAKE_SCONTROL, **programs}.items():
-        (tools / name).write_text(text)
+    for name, text in {**PROGRAMS, **programs}.items():
+        (tools / name).write_text(f"#!/usr/bin/env bash\n{text}")
         (tools / name).chmod(0o755)
     (folder / "scontrol.log").touch()
+    (folder / "state").write_text("RUNNING None\n")
     return {
         **os.environ,
         "PATH": f"{tools}:{os.environ['PATH']}",
         "SLURM_SUBMIT_DIR": str(folder),
         "SLURM_JOB_ID": "41",
         "SLURM_JOB_NAME": "ladder",
-        "SCONTROL_LOG": str(folder / "scontrol.log"),
+        "WORLD": str(folder),
+        "JOB": "41",
     }
 
 
@@ -106,7 +118,7 @@ def requeued(folder):
 
 def test_a_slurm_script_puts_itself_back_by_its_exit_code(capsys, tmp_path):
     script = rendered(capsys, *SLURM, "--most-restarts=2", "--env=NOTE=two words")
-    world = slurm_world(tmp_path, python='#!/usr/bin/env bash\necho "$NOTE"; exit "$CODE"\n')
+    world = slurm_world(tmp_path, python='echo "$NOTE"; exit "$CODE"\n')
 
     def leave(code):
         before = len(requeued(tmp_path))
@@ -122,32 +134,72 @@ def test_a_slurm_script_puts_itself_back_by_its_exit_code(capsys, tmp_path):
 
     for _ in range(4):
         assert leave(75) == ["requeue 41"], "however often"
-    assert leave(2) == [] and leave(3) == [] and leave(0) == []
-    assert [leave(1), leave(134), leave(1)] == [["requeue 41"], ["requeue 41"], []]
+    assert all(leave(code) == [] for code in (0, 1, 2, 3))
+    assert [leave(4), leave(134), leave(4)] == [["requeue 41"], ["requeue 41"], []]
     assert leave(75) == ["requeue 41"], "and after failures as well"
     assert leave(0) == []
-    assert leave(1) == ["requeue 41"], "a run that ended begins to count anew"
+    assert leave(5) == ["requeue 41"], "a run that ended begins to count anew"
+
+
+SAVES = """\
+trap "sleep 0.5; touch $WORLD/saved; exit 75" TERM
+touch "$WORLD/began"
+for _ in $(seq 200); do sleep 0.05; done
+"""
+
+
+def signalled(script, world, tmp_path, *, number=signal.SIGTERM, state="RUNNING None"):
+    """What a script that got a signal, and then has this state, says; its run has saved."""
+    process = subprocess.Popen(
+        ["bash", "-c", script],
+        env=world,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell can not undo it
+    )
+    STARTED.append(process)
+    wait_for(tmp_path / "began")
+    (tmp_path / "state").write_text(f"{state}\n")
+    process.send_signal(number)
+    _, said = process.communicate(timeout=20)
+    assert process.returncode == 75 and (tmp_path / "saved").exists(), said
+    return said
 
 
 def test_a_slurm_script_passes_sigterm_on_and_waits_for_the_save(capsys, tmp_path):
-    script = rendered(capsys, *SLURM)
-    saving = 'trap "sleep 0.5; exit 75" TERM; touch "$SLURM_SUBMIT_DIR/began"\n'
-    saving += "for _ in $(seq 200); do sleep 0.05; done\n"
-    world = slurm_world(tmp_path, python=f"#!/usr/bin/env bash\n{saving}")
-    process = subprocess.Popen(["bash", "-c", script], env=world, stderr=subprocess.PIPE)
-    STARTED.append(process)
-    wait_for(tmp_path / "began")
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=20)
-    assert process.returncode == 75 and requeued(tmp_path) == ["requeue 41"]
+    world = slurm_world(tmp_path, python=SAVES)
+    signalled(rendered(capsys, *SLURM), world, tmp_path)
+    assert requeued(tmp_path) == ["requeue 41"]
 
 
-def wait_for(path, *, seconds=20):
-    for _ in range(seconds * 20):
-        if path.exists():
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"{path}: not there after {seconds} s")
+def test_of_an_array_a_slurm_script_signals_and_requeues_its_own_task_alone(capsys, tmp_path):
+    """One task's SLURM_JOB_ID is the array's, and stands for all tasks."""
+    array = {"SLURM_JOB_ID": "40", "SLURM_ARRAY_JOB_ID": "40", "SLURM_ARRAY_TASK_ID": "1"}
+    world = {**slurm_world(tmp_path, python=SAVES), **array, "JOB": "40_1"}
+    signalled(rendered(capsys, *SLURM, "--jobs=2"), world, tmp_path)
+    assert requeued(tmp_path) == ["requeue 40_1"]
+
+
+@pytest.mark.parametrize(
+    "state, back",
+    [
+        ("COMPLETING None", []),  # scancel 41; Slurm takes it back where it is asked to
+        ("CANCELLED None", []),
+        ("COMPLETING TimeLimit", ["requeue 41"]),  # the save took longer than --grace-s
+        ("", ["requeue 41"]),  # no word from the controller
+    ],
+)
+def test_a_cancelled_slurm_job_stays_out_of_the_queue(capsys, tmp_path, state, back):
+    world = slurm_world(tmp_path, python=SAVES)
+    said = signalled(rendered(capsys, *SLURM), world, tmp_path, state=state)
+    assert requeued(tmp_path) == back
+    assert ("cancelled; out of the queue" in said) == (not back)
+
+
+def test_a_slurm_job_that_is_stopped_by_hand_saves_and_stays_out_of_the_queue(capsys, tmp_path):
+    world = slurm_world(tmp_path, python=SAVES)
+    said = signalled(rendered(capsys, *SLURM), world, tmp_path, number=signal.SIGINT)
+    assert requeued(tmp_path) == [] and "stopped by hand" in said
 
 
 TINY_SWEEP = """\
@@ -162,6 +214,7 @@ def test_a_sweep_by_slurm_is_interrupted_put_back_finished_and_bad_input_is_not(
     sweep = tmp_path / "sweep.py"
     sweep.write_text(TINY_SWEEP)
     tiny = (*TINY, "--config.train.duration=1500 steps", *place(tmp_path))
+    tiny += ("--config.execution.checkpoint_every_steps=100000",)
     flags = ("--target=slurm", f"--workdir={tmp_path}/runs", "--name=tiny", *tiny)
     script = rendered(capsys, *flags, sweep=str(sweep))
     world = slurm_world(tmp_path)
@@ -172,157 +225,9 @@ def test_a_sweep_by_slurm_is_interrupted_put_back_finished_and_bad_input_is_not(
     wait_for_rows(tmp_path, 100)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == 75 and requeued(tmp_path) == ["requeue 41"]
+    assert list(tmp_path.rglob("checkpoints/[0-9]*/manifest.json")), "all are told, and it saves"
     assert subprocess.run(["bash", "-c", script], env=world, timeout=240).returncode == 0
     assert [row["status"] for row in ends(tmp_path)["s1"]] == ["finished"]
     sweep.write_text(TINY_SWEEP.replace("elm.py:s1", "elm.py:s99"))
     assert subprocess.run(["bash", "-c", script], env=world, timeout=60).returncode == 2
     assert requeued(tmp_path) == ["requeue 41"]
-
-
-# TPU VMs
-
-
-GCLOUD = """\
-#!/usr/bin/env bash
-# A slice of two hosts, each a folder; what is run on them is run here.
-shift 3  # compute tpus tpu-vm
-verb=$1; slice=$2; shift 2
-echo "$verb $*" >>"$WORLD/gcloud.log"
-case "$verb" in
-  create) mkdir -p "$WORLD/hosts/0" "$WORLD/hosts/1" && echo READY >"$WORLD/state" ;;
-  delete) rm -rf "$WORLD/hosts" "$WORLD/state" ;;
-  describe) cat "$WORLD/state" ;;
-  scp) [ -f "$slice" ] && for host in 0 1; do cp "$slice" "$WORLD/hosts/$host/code.tar.gz"; done ;;
-  ssh)
-    [ "$(cat "$WORLD/state")" = READY ] || exit 255
-    for word in "$@"; do case "$word" in --command=*) line="${word#--command=}" ;; esac; done
-    for host in 0 1; do (cd "$WORLD/hosts/$host" && HOST=$host bash -c "$line") || exit 1; done
-    ;;
-esac
-"""
-COMMAND = 'bash "$WORLD/leave"'  # what each host runs; its nth start leaves with the nth code
-
-
-@pytest.fixture
-def tpu(capsys, tmp_path):
-    """tpu(codes, verb): the rendered script's result on a slice that is played here."""
-    flags = ("--target=tpu-vm", "--workdir=/runs", "--topology=v5p:4x4x8", "--zone=us-east5-a")
-    script = rendered(capsys, *flags, "--most-restarts=1", "--spot")
-    script = re.sub(r"(?m)^COMMAND='.*'$", f"COMMAND='{COMMAND}'", script, count=1)
-    tools = tmp_path / "bin"
-    tools.mkdir()
-    nothing, git = "#!/usr/bin/env bash\n", '#!/usr/bin/env bash\ntar czf "${3#*=}" README.md\n'
-    for name, text in {"gcloud": GCLOUD, "python3": nothing, "git": git}.items():
-        (tools / name).write_text(text)
-        (tools / name).chmod(0o755)
-    leave = """\
-        began=$(cat "$WORLD/began-$HOST" 2>/dev/null || echo 0)
-        echo $((began + 1)) >"$WORLD/began-$HOST"
-        read -ra codes <"$WORLD/codes"; code=${codes[$began]}
-        case $code in
-          gone) [ "$HOST" = 1 ] && echo PREEMPTED >"$WORLD/state"; exit 137 ;;
-          wait) trap "exit 75" TERM; for _ in $(seq 400); do sleep 0.05; done ;;
-        esac
-        exit $code
-        """
-    (tmp_path / "leave").write_text(textwrap.dedent(leave))
-    paths = f"{tools}:{os.environ['PATH']}"
-    world = {**os.environ, "WORLD": str(tmp_path), "POLL_S": "0.1", "PATH": paths}
-
-    def call(verb, codes="0"):
-        (tmp_path / "codes").write_text(codes + "\n")
-        process = subprocess.Popen(
-            ["bash", "-c", script, "ladder.sh", verb],
-            env=world,
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        STARTED.append(process)
-        return process
-
-    return call
-
-
-def finish(process, code):
-    out, err = process.communicate(timeout=30)
-    assert process.returncode == code, (out, err)
-    return out + err
-
-
-def starts(tmp_path):
-    return [int((tmp_path / f"began-{host}").read_text()) for host in "01"]
-
-
-@pytest.mark.parametrize(
-    "codes, code, began",
-    [
-        ("75 3", 3, 2),
-        pytest.param("75 75 75 0", 0, 4, marks=pytest.mark.slow),
-        pytest.param("2", 2, 1, marks=pytest.mark.slow),
-        pytest.param("1 75 0", 0, 3, marks=pytest.mark.slow),
-        pytest.param("1 75 134", 134, 3, marks=pytest.mark.slow),
-    ],
-)
-def test_tpu_vms_are_started_again_by_their_exit_codes(tpu, tmp_path, codes, code, began):
-    assert "next:" in finish(tpu("create"), 0)
-    made = (tmp_path / "gcloud.log").read_text().splitlines()[0]
-    assert made.split() == [
-        *("create", "--zone=us-east5-a", "--accelerator-type=v5p-256"),
-        *("--version=v2-alpha-tpuv5", "--spot"),
-    ]
-    finish(tpu("run", codes), code)
-    assert starts(tmp_path) == [began, began]
-
-
-@pytest.mark.slow
-def test_a_slice_that_is_taken_away_is_made_anew_and_goes_on(tpu, tmp_path):
-    finish(tpu("create"), 0)
-    assert "PREEMPTED; made anew" in finish(tpu("run", "gone 0"), 0)
-    assert starts(tmp_path) == [2, 2]
-    log = (tmp_path / "gcloud.log").read_text()
-    assert log.count("create ") == 2 and log.count("delete ") == 1
-
-
-@pytest.mark.slow
-def test_a_stopped_slice_saves_and_is_not_started_again(tpu, tmp_path):
-    finish(tpu("create"), 0)
-    process = tpu("run", "wait")
-    for host in "01":
-        wait_for(tmp_path / f"began-{host}")
-    assert "running\nrunning\n" in finish(tpu("status", "wait"), 0)
-    finish(tpu("stop", "wait"), 0)
-    assert "stopped by hand" in finish(process, 75)
-    assert starts(tmp_path) == [1, 1]
-    finish(tpu("delete"), 0)
-    assert not (tmp_path / "hosts").exists()
-
-
-@pytest.mark.parametrize(
-    "flags, mounts",
-    [
-        (("--workdir=/runs", "--nfs=10.0.0.2:/lab"), "mount -t nfs -o hard 10.0.0.2:/lab /runs"),
-        (("--workdir=gs://runs/first",), "gcsfuse --implicit-dirs runs /gcs/runs"),
-        (("--workdir=/runs",), ""),
-    ],
-)
-def test_the_script_for_tpu_vms_mounts_the_work_directory(capsys, flags, mounts):
-    some = ("--topology=v5e:2x2", "--zone=us-east5-a", "--env=A=it's")
-    script = rendered(capsys, "--target=tpu-vm", *some, *flags)
-    assert subprocess.run(["bash", "-n"], input=script, text=True, timeout=10).returncode == 0
-    functions, verb, _ = script.partition('case "${1:-}" in')
-    asked = ["bash", "-c", f"{functions}mount_line"]
-    line = subprocess.run(asked, capture_output=True, text=True, timeout=10).stdout
-    assert verb and mounts in line and bool(mounts) == bool(line)
-    assert subprocess.run(["bash", "-n"], input=line, text=True, timeout=10).returncode == 0
-
-
-def test_the_script_for_tpu_vms_says_what_is_missing(tmp_path):
-    script = ROOT / "lab" / "launch" / "tpu.sh"
-    kept = {"PATH": os.environ["PATH"], "NAME": "a"}
-    run = {"capture_output": True, "text": True, "env": kept, "timeout": 10}
-    result = subprocess.run(["bash", script, "create"], **run)
-    assert result.returncode == 2 and "ZONE is not set" in result.stderr
-    assert subprocess.run(["bash", script, "begin"], **run).returncode == 2
-    assert "usage" in subprocess.run(["bash", script, "--help"], **run).stdout

@@ -255,7 +255,7 @@ def test_a_batch_that_does_not_divide_is_refused(tmp_path):
 def test_heads_that_do_not_divide_over_the_tensor_axis_are_refused(tmp_path):
     """Every device of the axis would have the attention of all heads, unsaid."""
     with pytest.raises(
-        LabError, match=r"execution\.tensor = 8: must divide config\.model\.heads = 4"
+        LabError, match=r"execution\.tensor = 8: must divide config\.model\.heads = 3"
     ):
         job(tmp_path, layout="fsdp_tp", **{"execution.tensor": 8})
 

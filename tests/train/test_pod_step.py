@@ -51,6 +51,20 @@ def test_two_slices_hold_a_replica_each_and_the_host_what_is_offloaded():
     assert compiled(job, "train").program.memory_analysis().host_temp_size_in_bytes > 0
 
 
+@pytest.mark.parametrize("topology", ["v5e:16x16", "v6e:16x16", "v5p:4x8x8"])
+def test_a_replica_may_be_a_part_of_a_torus(topology):
+    """256 chips as replicas of a number that is no product of the torus's sizes."""
+    try:
+        tpu_environment()
+    except LabError as error:
+        pytest.skip(str(error))
+    found = devices_of(parse_slices(topology, count=1))
+    for replicas in (2, 16, 32):
+        made = make_layout("hsdp", LAYOUTS, found, replicas=replicas)
+        assert dict(made.mesh.shape) == {"replica": replicas, "fsdp": 256 // replicas}
+        assert len({device.id for device in made.mesh.devices.flat}) == 256
+
+
 def test_attention_over_long_sequences_is_the_kernels():
     """1024 positions: it takes a fifth, or less, of what XLA holds for its weights."""
     made = make_layout("fsdp_tp", LAYOUTS, devices(1))
