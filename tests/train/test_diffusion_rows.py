@@ -12,7 +12,7 @@ IMAGES, POSITIONS = 24, 8
 
 
 @pytest.mark.parametrize(("name", "repeats"), [("mar", 4), ("bigr", 1)])
-@pytest.mark.parametrize("layout", ["fsdp", "ddp"])
+@pytest.mark.parametrize("layout", ["fsdp", pytest.param("ddp", marks=pytest.mark.slow)])
 def test_no_device_has_the_rows_of_all_images(tmp_path, name, repeats, layout):
     """In the program as it is partitioned for eight devices; MAR's each token at four times."""
     more = {"train.batch_size": IMAGES, "train.evaluation_batch_size": IMAGES}

@@ -46,7 +46,7 @@ def straight(tmp_path_factory):
 
 
 # Of each kind of order and head one is fast; the others take minutes to compile.
-FAST = ("mlm", "bigr", "mar")
+FAST = ("mlm", "bigr")
 
 
 def all_worlds(*fast):

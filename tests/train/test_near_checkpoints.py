@@ -18,6 +18,11 @@ OFTEN = {
 }
 
 
+def slow(*values):
+    """A case that is left to the slow tests."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 class Killed(BaseException):
     """A kill: nothing that follows it runs."""
 
@@ -89,7 +94,7 @@ def ends_the_same(loop, straight):
     assert record(loop.job) == record(straight)
 
 
-@pytest.mark.parametrize(("killed", "goes_on"), [(5, 4), (7, 6), (9, 8)])
+@pytest.mark.parametrize(("killed", "goes_on"), [slow(5, 4), slow(7, 6), (9, 8)])
 def test_a_run_goes_on_bit_for_bit_from_the_newest_of_both(tmp_path, straight, killed, goes_on):
     """Shared at 6, near at 2, 4 and 8: where one is shared none is saved near."""
     made = near(tmp_path)
@@ -103,6 +108,7 @@ def test_a_run_goes_on_bit_for_bit_from_the_newest_of_both(tmp_path, straight, k
     assert not disk(tmp_path, made).exists(), "a finished run leaves nothing on the disk"
 
 
+@pytest.mark.slow
 def test_a_host_that_came_new_goes_on_from_what_is_shared(tmp_path, straight):
     killed_at(near(tmp_path), 9)
     shutil.rmtree(tmp_path / "disk")
@@ -111,7 +117,7 @@ def test_a_host_that_came_new_goes_on_from_what_is_shared(tmp_path, straight):
     ends_the_same(loop, straight)
 
 
-@pytest.mark.parametrize("which", ["*.bin", "manifest.json"])
+@pytest.mark.parametrize("which", ["*.bin", slow("manifest.json")])
 def test_a_damaged_one_is_passed_over_and_named(tmp_path, straight, which):
     made = near(tmp_path)
     killed_at(made, 9)
@@ -132,7 +138,7 @@ def test_a_damaged_one_is_passed_over_and_named(tmp_path, straight, which):
     ends_the_same(loop, straight)
 
 
-@pytest.mark.parametrize("other", [{"layout": "fsdp_tp"}, {"devices": 4}])
+@pytest.mark.parametrize("other", [{"layout": "fsdp_tp"}, slow({"devices": 4})])
 def test_another_layout_goes_on_from_what_is_shared(tmp_path, other):
     killed_at(near(tmp_path), 9)
     loop = started(near(tmp_path, **other))

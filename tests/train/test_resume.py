@@ -44,7 +44,7 @@ def test_a_checkpoint_that_cannot_be_read_for_a_while_does_not_come_back(tmp_pat
     assert not list((made.directory / "checkpoints").glob(".damaged-*"))
 
 
-@pytest.mark.parametrize("step", [5, 10])
+@pytest.mark.parametrize("step", [5, pytest.param(10, marks=pytest.mark.slow)])
 def test_an_evaluation_whose_second_row_is_missing_is_made_anew(tmp_path, step):
     averaged = {**SMALLEST, "optimizer.ema_decay": 0.9, "execution.checkpoint_every_steps": 5}
     straight = job(tmp_path / "straight", **averaged)

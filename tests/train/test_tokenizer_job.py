@@ -49,19 +49,18 @@ def straight(tmp_path_factory):
 OFTEN = ["vq", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("binary", "kl"))]
 
 
+@pytest.mark.parametrize("stop_at", [pytest.param(1, marks=pytest.mark.slow), 7])
 @pytest.mark.parametrize("kind", OFTEN)
-def test_stop_and_go_on_is_bit_exact(tmp_path, straight, kind):
+def test_stop_and_go_on_is_bit_exact(tmp_path, straight, kind, stop_at):
     """Stopped before the discriminator counts and after: rows, both networks, codes' shares."""
-    for stop_at in (1, 7):
-        place = tmp_path / str(stop_at)
-        made = job(place, kind, devices=1, **EVERYTHING[kind])
-        assert train(made, stop_at=stop_at).status is Status.INTERRUPTED
-        again = job(place, kind, devices=1, **EVERYTHING[kind])
-        assert train(again).status is Status.FINISHED
-        assert record(again) == record(straight(kind))
-        states = [jax.tree.leaves(state_of(each)) for each in (again, straight(kind))]
-        for a, b in zip(*states, strict=True):
-            np.testing.assert_array_equal(a, b)
+    made = job(tmp_path, kind, devices=1, **EVERYTHING[kind])
+    assert train(made, stop_at=stop_at).status is Status.INTERRUPTED
+    again = job(tmp_path, kind, devices=1, **EVERYTHING[kind])
+    assert train(again).status is Status.FINISHED
+    assert record(again) == record(straight(kind))
+    states = [jax.tree.leaves(state_of(each)) for each in (again, straight(kind))]
+    for a, b in zip(*states, strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 SLOW = [(kind, layout) for kind in EVERYTHING for layout in ("ddp", "fsdp", "fsdp_tp")]
