@@ -114,10 +114,45 @@ class Collective:
     devices: int  # of one group
     times: float  # in one call of the program
     wire_bytes: float  # that a device sends, in the cheapest known way (rings)
+    between_slices: bool = False
 
 
-def collectives(program: Program, mesh: Mapping[str, int]) -> list[Collective]:
-    """The collectives of a program over the devices of a mesh (axis: size), largest first."""
+def collectives(program: Program, mesh: Mapping[str, int], *, slices: int = 1) -> list[Collective]:
+    """The collectives of a program over the devices of a mesh (axis: size), largest first.
+
+    Of several slices, over which the mesh's first axis goes, a program is that of one: its groups
+    are of the slice's devices, and what goes between slices is sent and received through the hosts.
+    """
+    first = next(iter(mesh))
+    inside = {**mesh, first: mesh[first] // slices}
+    made = [*_within(program, inside), *_between(program, first, slices)]
+    return sorted(made, key=lambda c: -c.wire_bytes)
+
+
+def _between(program: Program, axis: str, slices: int) -> Iterator[Collective]:
+    """What the runtime of several slices (megascale) does with what a device hands to its host."""
+    found: dict[str, list[float]] = {}
+    for computation, instruction, runs in program.running():
+        how = re.search(r'_xla_megascale_transfer_type="(\w+)"', instruction.attributes)
+        if instruction.opcode != "send" or not how:
+            continue
+        kind = how[1].lower().replace("_", "-")
+        times, wire = found.setdefault(kind, [0.0, 0.0])
+        sent = _ring(kind, slices, computation.given(instruction)[0].bytes)
+        found[kind] = [times + runs, wire + runs * sent]
+    for kind, (times, wire) in found.items():
+        yield Collective(
+            kind=kind,
+            axes=axis,
+            devices=slices,
+            times=times,
+            wire_bytes=wire,
+            between_slices=True,
+        )
+
+
+def _within(program: Program, mesh: Mapping[str, int]) -> list[Collective]:
+    """Over the devices of one slice."""
     named = _named_groups(mesh)
     found: dict[tuple[str, str, int], list[float]] = {}
     for computation, instruction, runs in _once_a_channel(program):
@@ -130,12 +165,11 @@ def collectives(program: Program, mesh: Mapping[str, int]) -> list[Collective]:
         times, wire = found.setdefault((kind, axes, size), [0.0, 0.0])
         sent = _sent(kind, size, computation, instruction)
         found[kind, axes, size] = [times + runs, wire + runs * sent]
-    made = [
+    return [
         Collective(kind=kind, axes=axes, devices=size, times=times, wire_bytes=wire)
         for (kind, axes, size), (times, wire) in found.items()
         if size > 1
     ]
-    return sorted(made, key=lambda c: -c.wire_bytes)
 
 
 def _kind(computation: Computation, instruction: Instruction) -> str:
@@ -165,13 +199,15 @@ def _once_a_channel(program: Program) -> Iterator[tuple[Computation, Instruction
 
 
 def _sent(kind: str, size: int, computation: Computation, instruction: Instruction) -> float:
-    given = sum(array.bytes for array in computation.given(instruction))
-    if kind == "collective-permute":
-        return given
-    share = (size - 1) / size
-    if kind == "all-gather":
-        return given * (size - 1)
-    return given * (2 * share if kind == "all-reduce" else share)
+    return _ring(kind, size, sum(array.bytes for array in computation.given(instruction)))
+
+
+def _ring(kind: str, size: int, given: float) -> float:
+    """Bytes that each of `size` devices sends which give so many."""
+    if kind in ("all-reduce", "all-gather", "reduce-scatter", "all-to-all"):
+        share = (size - 1) / size
+        return given * {"all-reduce": 2 * share, "all-gather": size - 1}.get(kind, share)
+    return given  # to one other
 
 
 def _groups(instruction: Instruction, devices: int) -> tuple[tuple[int, ...], ...]:
@@ -186,12 +222,16 @@ def _groups(instruction: Instruction, devices: int) -> tuple[tuple[int, ...], ..
         if tiled[4]:
             order = order.transpose([int(n) for n in tiled[4].split(",")])
         return _tuples(order.reshape(int(tiled[1]), int(tiled[2])))
-    meshed = re.search(r"replica_groups=mesh\[(.*?)\] *(?:device_ids=\([^)]*\) *)?\{(.*?)\}", text)
+    meshed = re.search(
+        r"replica_groups=mesh\[(.*?)\],? *(?:device_ids=\((.*?)\),? *)?\{(.*?)\}", text
+    )
     if meshed:
-        return _of_mesh(meshed[1], meshed[2])
+        return _of_mesh(meshed[1], meshed[2], meshed[3])
     listed = re.search(r"replica_groups=\{(\{.*?\})\}", text)
     if listed:
         return _listed(listed[1])
+    if "replica_groups=" in text and "replica_groups={}" not in text:
+        raise LabError(f"HLO: {text[text.index('replica_groups=') :][:80]} is not understood")
     return (tuple(range(devices)),)  # no groups: all with all
 
 
@@ -202,15 +242,26 @@ def _listed(text: str) -> tuple[tuple[int, ...], ...]:
     )
 
 
-def _of_mesh(axes: str, over: str) -> tuple[tuple[int, ...], ...]:
+def _of_mesh(axes: str, ids: str | None, over: str) -> tuple[tuple[int, ...], ...]:
+    """Groups over some axes of a mesh; its devices in order, or in that of `ids`: [16,16]T(1,0)."""
     sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", axes)}
     names = re.findall(r"'([^']+)'", over)
     if not set(names) <= set(sizes):
         raise LabError(f"HLO: replica_groups=mesh[{axes}] {{{over}}} is not understood")
-    order = np.arange(math.prod(sizes.values())).reshape(tuple(sizes.values()))
+    order = _device_ids(ids, math.prod(sizes.values())).reshape(tuple(sizes.values()))
     kept = [at for at, name in enumerate(sizes) if name not in names]
     moved = order.transpose(kept + [list(sizes).index(name) for name in names])
     return _tuples(moved.reshape(-1, math.prod(sizes[name] for name in names)))
+
+
+def _device_ids(text: str | None, devices: int) -> np.ndarray:
+    if text is None:
+        return np.arange(devices)
+    moved = re.fullmatch(r"\[([\d,]+)\](?:T\(([\d,]+)\))?", text.strip())
+    if not moved:
+        raise LabError(f"HLO: device_ids=({text}) is not understood")
+    order = np.arange(devices).reshape([int(n) for n in moved[1].split(",")])
+    return order.transpose([int(n) for n in moved[2].split(",")]) if moved[2] else order
 
 
 def _tuples(array: np.ndarray) -> tuple[tuple[int, ...], ...]:

@@ -110,14 +110,14 @@ def report(job: Any, slices: Slices, step: str, compiled: Compiled) -> StepRepor
     mesh = dict(job.layout.mesh.shape)
     flops = hlo_cost.product_flops(program) * slices.devices
     moved = hlo_cost.hbm_bytes(program)
-    traffic = tuple(hlo_cost.collectives(program, mesh))
+    traffic = tuple(hlo_cost.collectives(program, mesh, slices=slices.count))
     kernels = _has_kernels(program)
     seconds = estimate(
         slices,
         flops=max(flops, model_flops or 0.0) if kernels else flops,
         hbm_bytes=moved,
-        ici_bytes=sum(c.wire_bytes for c in traffic if not _between(job.layout, slices, c)),
-        dcn_bytes=sum(c.wire_bytes for c in traffic if _between(job.layout, slices, c)),
+        ici_bytes=sum(c.wire_bytes for c in traffic if not c.between_slices),
+        dcn_bytes=sum(c.wire_bytes for c in traffic if c.between_slices),
         collectives=sum(c.times for c in traffic),
     )
     peak = slices.chips * slices.chip.peak_flops_per_s
@@ -180,20 +180,6 @@ def estimate(
         dcn=dcn_bytes * chip.devices / chip.dcn_bytes_per_s,
         latency=collectives * LATENCY_S,
     )
-
-
-def _between(layout: Any, slices: Slices, collective: hlo_cost.Collective) -> bool:
-    """Whether a collective crosses from slice to slice."""
-    if slices.count == 1:
-        return False
-    names = collective.axes.split("+")
-    mesh = layout.mesh
-    if not set(names) <= set(mesh.axis_names):
-        return True  # groups that are no axes may lie anywhere: the slower network
-    import numpy as np
-
-    number = np.vectorize(lambda device: device.slice_index)(mesh.devices)
-    return any(bool(np.any(np.diff(number, axis=mesh.axis_names.index(n)))) for n in names)
 
 
 def _memory(job: Any, slices: Slices, step: str, compiled: Compiled) -> Memory:

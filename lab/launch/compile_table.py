@@ -150,7 +150,8 @@ def _traffic(step: StepReport) -> Any:
         table.add_column(name, justify="right")
     for each in step.collectives:
         sent = f"{each.wire_bytes / 1e6:,.3f}"
-        table.add_row(each.kind, each.axes, f"{each.devices:,}", f"{each.times:,.0f}", sent)
+        axes = f"{each.axes} (between slices)" if each.between_slices else each.axes
+        table.add_row(each.kind, axes, f"{each.devices:,}", f"{each.times:,.0f}", sent)
     return table
 
 

@@ -239,3 +239,75 @@ def test_a_sum_of_which_a_part_is_kept_is_a_reduce_scatter():
     (only,) = hlo_cost.collectives(hlo.read(SCATTER), {"fsdp": 8, "tensor": 2})
     assert (only.kind, only.axes) == ("reduce-scatter", "fsdp")
     assert only.wire_bytes == 7 / 8 * 64 * 4 * 4
+
+
+@pytest.mark.parametrize(
+    ("groups", "axes", "devices"),
+    [
+        ("mesh['x'=1,'y'=4,'z'=2], device_ids=([2,4]T(1,0)) {'y'}", "fsdp", 4),
+        ("mesh['x'=4,'y'=1,'z'=2], device_ids=([2,4]T(1,0)) {'z'}", "replica", 2),
+        ("mesh['x'=2,'y'=4] {'y'}", "fsdp", 4),
+        ("mesh['x'=8,'y'=1] {'x'}", "replica+fsdp", 8),
+        ("[2,4]<=[8]", "fsdp", 4),
+        ("[4,2]<=[2,4]T(1,0)", "replica", 2),
+        ("{{0,4},{1,5},{2,6},{3,7}}", "replica", 2),
+        ("{}", "replica+fsdp", 8),
+    ],
+)
+def test_groups_of_a_collective_in_all_the_ways_they_are_written(groups, axes, devices):
+    """Of a mesh of 2 replicas of 4: devices 0 to 3 and 4 to 7."""
+    (found,) = hlo_cost.collectives(_gather(groups), {"replica": 2, "fsdp": 4})
+    assert (found.axes, found.devices) == (axes, devices)
+    assert found.wire_bytes == 4 * 8 * (devices - 1)
+
+
+@pytest.mark.parametrize("groups", ["mesh['x'=8], device_ids=(0 to 7) {'x'}", "<=[8]"])
+def test_groups_that_are_not_understood_are_an_error_and_not_all_devices(groups):
+    with pytest.raises(LabError, match="is not understood"):
+        hlo_cost.collectives(_gather(groups), {"replica": 2, "fsdp": 4})
+
+
+def _gather(groups):
+    return hlo.read(
+        "HloModule m\n\n"
+        "ENTRY %main (x: f32[8]) -> f32[64] {\n"
+        "  %x = f32[8]{0} parameter(0)\n"
+        "  ROOT %all-gather.1 = f32[64]{0} all-gather(%x), channel_id=1, "
+        f"replica_groups={groups}, dimensions={{0}}, use_global_device_ids=true\n"
+        "}\n"
+    )
+
+
+MEGASCALE = (
+    "is_host_transfer=true, frontend_attributes={"
+    '_xla_host_transfer_handler_name="xla_megascale_runtime",_xla_megascale_target="{1}x{0:3}",'
+    '_xla_megascale_reduce_operation="SUM",_xla_megascale_transfer_type="ALL_REDUCE"}'
+)
+TWO_SLICES = f"""HloModule m
+
+%add (a: f32[], b: f32[]) -> f32[] {{
+  %a = f32[] parameter(0)
+  %b = f32[] parameter(1)
+  ROOT %sum = f32[] add(%a, %b)
+}}
+
+ENTRY %main (x: f32[8]) -> f32[8] {{
+  %x = f32[8]{{0}} parameter(0)
+  %sum.1 = f32[8]{{0}} all-reduce(%x), channel_id=1, replica_groups={{{{0,1,2,3}}}}, to_apply=%add
+  %token = token[] after-all()
+  %send = (f32[8]{{0}}, u32[], token[]) send(%sum.1, %token), channel_id=2, {MEGASCALE}
+  %sent = token[] send-done(%send), channel_id=2, is_host_transfer=true
+  %recv = (f32[8]{{0}}, u32[], token[]) recv(%token), channel_id=3, {MEGASCALE}
+  %received = (f32[8]{{0}}, token[]) recv-done(%recv), channel_id=3, is_host_transfer=true
+  ROOT %out = f32[8]{{0}} get-tuple-element(%received), index=0
+}}
+"""
+
+
+def test_of_two_slices_a_program_is_one_and_what_goes_between_passes_the_host():
+    """4 chips each, replicated: 32 bytes summed inside by a ring of 4, then by one of 2."""
+    inside, between = hlo_cost.collectives(hlo.read(TWO_SLICES), {"data": 8}, slices=2)
+    assert (inside.kind, inside.axes, inside.devices) == ("all-reduce", "data", 4)
+    assert (inside.wire_bytes, inside.between_slices) == (2 * 32 * 3 / 4, False)
+    assert (between.kind, between.axes, between.devices) == ("all-reduce", "data", 2)
+    assert (between.wire_bytes, between.between_slices) == (2 * 32 * 1 / 2, True)

@@ -185,8 +185,8 @@ def test_a_save_whose_tidying_fails_too_is_still_one_line(tmp_path, monkeypatch)
     def refuse(path, target):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
-    with Store(fill(tmp_path, [1]), keep_last=2) as opened:
-        (tmp_path / "1").rename(tmp_path / ".replaced-2")
+    with Store(fill(tmp_path, [2]), keep_last=2) as opened:
+        (tmp_path / "2").rename(tmp_path / ".replaced-2")
         with monkeypatch.context() as patch:
             patch.setattr(manifest, "write", full)
             patch.setattr(Path, "rename", refuse)
@@ -203,7 +203,7 @@ def test_a_save_whose_tidying_fails_too_is_still_one_line(tmp_path, monkeypatch)
         opened.save(3, tree(3), metrics={})
     with Store(tmp_path, keep_last=2) as opened:
         assert opened.steps() == (2, 3)
-        assert_same(opened.restore(tree(0), step=2).tree, tree(1))
+        assert_same(opened.restore(tree(0), step=2).tree, tree(2))
     assert sorted(os.listdir(tmp_path)) == ["2", "3"]
 
 

@@ -151,11 +151,10 @@ for _ in $(seq 200); do sleep 0.05; done
 def signalled(script, world, tmp_path, *, number=signal.SIGTERM, state="RUNNING None"):
     """What a script that got a signal, and then has this state, says; its run has saved."""
     process = subprocess.Popen(
-        ["bash", "-c", script],
+        ["env", "--default-signal=INT", "bash", "-c", script],  # a shell cannot undo "ignored"
         env=world,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell can not undo it
     )
     STARTED.append(process)
     wait_for(tmp_path / "began")

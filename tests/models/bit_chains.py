@@ -100,7 +100,7 @@ class Oracle(nnx.Module):
     def __init__(self, data, bits, steps, target):
         self.data, self.bits, self.steps, self.target = tuple(data), bits, steps, target
 
-    def __call__(self, signs_NK, time_N, z_ND):
+    def __call__(self, signs_NK, time_N, z_ND, placed=None):
         x0, noisy_NK = jnp.float32(strings(self.bits)), (signs_NK + 1) / 2
         flip_N11 = ((time_N + 1) / (2 * self.steps))[:, None, None]
         differs = jnp.abs(noisy_NK[:, None] - x0[None])

@@ -67,7 +67,7 @@ class Oracle:
     def __init__(self, process, mixture):
         self.process, self.mixture = process, mixture
 
-    def __call__(self, x_NC, time_N, z_NC):
+    def __call__(self, x_NC, time_N, z_NC, placed=None):
         signal, noise = (
             jnp.asarray(table, jnp.float32)[time_N + 1][:, None, None]
             for table in (self.process.tables.signal, self.process.tables.noise)
