@@ -63,14 +63,11 @@ def test_stop_and_go_on_is_bit_exact(tmp_path, straight, kind, stop_at):
         np.testing.assert_array_equal(a, b)
 
 
-SLOW = [(kind, layout) for kind in EVERYTHING for layout in ("ddp", "fsdp", "fsdp_tp")]
-SLOW.remove(("vq", "fsdp_tp"))
+LAYOUTS = [(kind, layout) for kind in EVERYTHING for layout in ("ddp", "fsdp", "fsdp_tp")]
 
 
-@pytest.mark.parametrize(
-    ("kind", "layout"),
-    [("vq", "fsdp_tp"), *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "layout"), LAYOUTS)
 def test_every_layout_has_the_same_losses(tmp_path, straight, kind, layout):
     """Rounding grows through the straight-through codes: so the first rows of each are compared."""
     made = job(tmp_path, kind, layout=layout, devices=8, **EVERYTHING[kind])
