@@ -101,6 +101,8 @@ def tpu_environment() -> None:
             f'--no-deps --target {LIBTPU} "{libtpu_version()}"'
         )
     os.environ["JAX_PLATFORMS"] = "cpu"
+    # A program for devices that are not here is written into a cache and cannot be read back.
+    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
     for name, value in TPU_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
 
