@@ -112,7 +112,7 @@ def compile_case(case: Case) -> None:
         command = [sys.executable, "-m", "lab.launch.compile", *case.flags, "--out", str(out)]
         found = subprocess.run(command, capture_output=True, text=True, check=False)
         if not out.exists():
-            raise RuntimeError(f"{' '.join(command)}: {found.stderr.strip()[-400:]}")
+            raise SystemExit(f"{' '.join(command)}: {found.stderr.strip()[-400:]}")
         document = json.loads(out.read_text(encoding="utf-8"))
     LINES.parent.mkdir(exist_ok=True)
     with LINES.open("a", encoding="utf-8") as file:

@@ -50,7 +50,7 @@ def host_copies(named: dict[str, Any]) -> dict[str, np.ndarray]:
 
 def array_digest(array: np.ndarray) -> str:
     """XXH3 (128 bits, hex) of the bytes in row-major order; about the speed of memory."""
-    return xxhash.xxh3_128_hexdigest(_row_major_bytes(array))
+    return xxhash.xxh3_128_hexdigest(row_major_bytes(array))
 
 
 def file_digest(path: Path) -> str:
@@ -69,7 +69,7 @@ def tree_sha256(tree: Any) -> str:
     for path, leaf in sorted(named_leaves(tree).items()):
         array = _gathered(leaf)
         total.update(f"{path}\n{array.dtype.name}\n{array.shape}\n".encode())
-        total.update(_row_major_bytes(array))
+        total.update(row_major_bytes(array))
     return total.hexdigest()
 
 
@@ -84,5 +84,6 @@ def _gathered(leaf: Any) -> np.ndarray:
     return multihost_utils.process_allgather(leaf, tiled=True)
 
 
-def _row_major_bytes(array: np.ndarray) -> memoryview:
+def row_major_bytes(array: np.ndarray) -> memoryview:
+    """The values as bytes, in row-major order; a copy only where they do not lie so."""
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data

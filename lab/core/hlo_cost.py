@@ -14,9 +14,6 @@ import numpy as np
 
 from lab.core.errors import LabError
 from lab.core.hlo import COLLECTIVES, Array, Computation, Instruction, Program
-from lab.core.hlo_bytes import hbm_bytes
-
-__all__ = ["Collective", "collectives", "hbm_bytes", "product_flops"]
 
 
 def product_flops(program: Program) -> float:
@@ -125,36 +122,42 @@ def collectives(program: Program, mesh: Mapping[str, int], *, slices: int = 1) -
     """
     first = next(iter(mesh))
     inside = {**mesh, first: mesh[first] // slices}
-    made = [*_within(program, inside), *_between(program, first, slices)]
+    found: dict[tuple[str, str, int, bool], list[float]] = {}
+    for what, runs, sent in (*_within(program, inside), *_between(program, first, slices)):
+        times, wire = found.setdefault(what, [0.0, 0.0])
+        found[what] = [times + runs, wire + runs * sent]
+    made = [
+        Collective(
+            kind=kind,
+            axes=axes,
+            devices=size,
+            times=times,
+            wire_bytes=wire,
+            between_slices=between,
+        )
+        for (kind, axes, size, between), (times, wire) in found.items()
+        if size > 1
+    ]
     return sorted(made, key=lambda c: -c.wire_bytes)
 
 
-def _between(program: Program, axis: str, slices: int) -> Iterator[Collective]:
+# Kind, axes, devices of a group, between slices or not; how often; bytes that a device sends.
+_Run = tuple[tuple[str, str, int, bool], float, float]
+
+
+def _between(program: Program, axis: str, slices: int) -> Iterator[_Run]:
     """What the runtime of several slices (megascale) does with what a device hands to its host."""
-    found: dict[str, list[float]] = {}
     for computation, instruction, runs in program.running():
         how = re.search(r'_xla_megascale_transfer_type="(\w+)"', instruction.attributes)
-        if instruction.opcode != "send" or not how:
-            continue
-        kind = how[1].lower().replace("_", "-")
-        times, wire = found.setdefault(kind, [0.0, 0.0])
-        sent = _ring(kind, slices, computation.given(instruction)[0].bytes)
-        found[kind] = [times + runs, wire + runs * sent]
-    for kind, (times, wire) in found.items():
-        yield Collective(
-            kind=kind,
-            axes=axis,
-            devices=slices,
-            times=times,
-            wire_bytes=wire,
-            between_slices=True,
-        )
+        if instruction.opcode == "send" and how:
+            kind = how[1].lower().replace("_", "-")
+            sent = _ring(kind, slices, computation.given(instruction)[0].bytes)
+            yield (kind, axis, slices, True), runs, sent
 
 
-def _within(program: Program, mesh: Mapping[str, int]) -> list[Collective]:
+def _within(program: Program, mesh: Mapping[str, int]) -> Iterator[_Run]:
     """Over the devices of one slice."""
     named = _named_groups(mesh)
-    found: dict[tuple[str, str, int], list[float]] = {}
     for computation, instruction, runs in _once_a_channel(program):
         kind = _kind(computation, instruction)
         groups = _groups(instruction, math.prod(mesh.values()))
@@ -162,14 +165,8 @@ def _within(program: Program, mesh: Mapping[str, int]) -> list[Collective]:
             axes, size = _axes_of_pairs(groups, mesh), 2
         else:
             axes, size = named.get(_key(groups), "some"), len(groups[0])
-        times, wire = found.setdefault((kind, axes, size), [0.0, 0.0])
-        sent = _sent(kind, size, computation, instruction)
-        found[kind, axes, size] = [times + runs, wire + runs * sent]
-    return [
-        Collective(kind=kind, axes=axes, devices=size, times=times, wire_bytes=wire)
-        for (kind, axes, size), (times, wire) in found.items()
-        if size > 1
-    ]
+        given = sum(array.bytes for array in computation.given(instruction))
+        yield (kind, axes, size, False), runs, _ring(kind, size, given)
 
 
 def _kind(computation: Computation, instruction: Instruction) -> str:
@@ -198,16 +195,16 @@ def _once_a_channel(program: Program) -> Iterator[tuple[Computation, Instruction
     return iter(least.values())
 
 
-def _sent(kind: str, size: int, computation: Computation, instruction: Instruction) -> float:
-    return _ring(kind, size, sum(array.bytes for array in computation.given(instruction)))
-
-
 def _ring(kind: str, size: int, given: float) -> float:
-    """Bytes that each of `size` devices sends which give so many."""
-    if kind in ("all-reduce", "all-gather", "reduce-scatter", "all-to-all"):
-        share = (size - 1) / size
-        return given * {"all-reduce": 2 * share, "all-gather": size - 1}.get(kind, share)
-    return given  # to one other
+    """Bytes that each of `size` devices sends which give so many; of other kinds to one other."""
+    share = (size - 1) / size
+    of_given = {
+        "all-reduce": 2 * share,
+        "all-gather": size - 1,
+        "reduce-scatter": share,
+        "all-to-all": share,
+    }
+    return given * of_given.get(kind, 1)
 
 
 def _groups(instruction: Instruction, devices: int) -> tuple[tuple[int, ...], ...]:
@@ -218,9 +215,7 @@ def _groups(instruction: Instruction, devices: int) -> tuple[tuple[int, ...], ..
         return _listed(pairs[1])
     tiled = re.search(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", text)
     if tiled:
-        order = np.arange(devices).reshape([int(n) for n in tiled[3].split(",")])
-        if tiled[4]:
-            order = order.transpose([int(n) for n in tiled[4].split(",")])
+        order = _moved(tiled[3], tiled[4])
         return _tuples(order.reshape(int(tiled[1]), int(tiled[2])))
     meshed = re.search(
         r"replica_groups=mesh\[(.*?)\],? *(?:device_ids=\((.*?)\),? *)?\{(.*?)\}", text
@@ -260,8 +255,14 @@ def _device_ids(text: str | None, devices: int) -> np.ndarray:
     moved = re.fullmatch(r"\[([\d,]+)\](?:T\(([\d,]+)\))?", text.strip())
     if not moved:
         raise LabError(f"HLO: device_ids=({text}) is not understood")
-    order = np.arange(devices).reshape([int(n) for n in moved[1].split(",")])
-    return order.transpose([int(n) for n in moved[2].split(",")]) if moved[2] else order
+    return _moved(moved[1], moved[2])
+
+
+def _moved(dims: str, axes: str | None) -> np.ndarray:
+    """The numbers from 0 on in an array of these dimensions, its axes in another order."""
+    shape = [int(n) for n in dims.split(",")]
+    order = np.arange(math.prod(shape)).reshape(shape)
+    return order.transpose([int(n) for n in axes.split(",")]) if axes else order
 
 
 def _tuples(array: np.ndarray) -> tuple[tuple[int, ...], ...]:

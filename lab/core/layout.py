@@ -17,6 +17,7 @@ from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from lab.core.errors import LabError
+from lab.core.execution_config import ExecutionConfig
 
 TENSOR_AXIS = "tensor"  # the one mesh axis that never splits a batch
 REPLICAS = 2  # of "slices" where all devices lie in one: the layout can be tried there
@@ -144,6 +145,17 @@ def _of_one_slice(shape: tuple[int, ...], axes: Any, types: Any, devices: Any) -
     except NotImplementedError:
         placed = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
         return Mesh(placed, axes, axis_types=types)
+
+
+def layout_of(
+    execution: ExecutionConfig,
+    tables: Mapping[str, Mapping[str, Any]],
+    devices: Sequence[jax.Device],
+) -> Layout:
+    """The layout that a config asks for, over these devices. Raises LabError as `make_layout`."""
+    return make_layout(
+        execution.layout, tables, devices, tensor=execution.tensor, replicas=execution.replicas
+    )
 
 
 def slices_of(devices: Sequence[jax.Device]) -> int:

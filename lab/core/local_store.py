@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from lab.core.digest import array_digest, host_copies, named_leaves
+from lab.core.digest import array_digest, host_copies, named_leaves, row_major_bytes
 from lab.core.errors import LabError
-from lab.core.manifest import Damaged, Manifest, Metrics, empty_leaves, placeholders
+from lab.core.manifest import Damaged, Manifest, Metrics, hollow, hollow_leaves
 from lab.core.peers import Peers
 from lab.core.store import Restored, Store
 
@@ -39,12 +39,12 @@ class _PartsStore(Store):
         temporary.mkdir()
         for number, name in enumerate(sorted(arrays)):
             with open(temporary / f"{number}.bin", "wb") as file:
-                file.write(np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8).data)
+                file.write(row_major_bytes(arrays[name]))
                 file.flush()
                 os.fsync(file.fileno())
 
     def _read_arrays(self, folder: Path, manifest: Manifest) -> dict[str, np.ndarray]:
-        like = placeholders(manifest) | empty_leaves(manifest)
+        like = hollow_leaves(manifest)
         return {
             name: _read(folder / f"{number}.bin", like[name])
             for number, name in enumerate(sorted(like))
@@ -79,10 +79,11 @@ class LocalStore:
         All processes call it together, once.
         """
         wanted = named_leaves(like)
-        here = [step for step in self._fitting(wanted) if step > above]
+        parts = _hollow_parts(wanted)
+        here = [step for step in self._fitting(_digest(parts)) if step > above]
         told = [json.loads(text) for text in self._peers.gather("local-steps", json.dumps(here))]
         for step in sorted(set.intersection(*map(set, told)), reverse=True):
-            found, problem = self._read(wanted, step)
+            found, problem = self._read(wanted, parts, step)
             problems = self._peers.gather(f"local-{step}", problem)
             if not any(problems):
                 assert found is not None
@@ -94,9 +95,9 @@ class LocalStore:
             self._passed_over.append(next(filter(None, problems)))
         return None
 
-    def _fitting(self, wanted: Mapping[str, Any]) -> list[int]:
+    def _fitting(self, digest: str) -> list[int]:
         """Steps whose parts are those of this layout, by what their manifests say."""
-        digest, fitting = _digest(_abstract_parts(wanted)), []
+        fitting = []
         for step in self._store.steps():
             try:
                 if self._store.metrics(step).get(PARTS) == digest:
@@ -105,10 +106,12 @@ class LocalStore:
                 self._passed_over.append(str(error))
         return fitting
 
-    def _read(self, wanted: Mapping[str, Any], step: int) -> tuple[Restored | None, str]:
+    def _read(
+        self, wanted: Mapping[str, Any], parts: dict[str, np.ndarray], step: int
+    ) -> tuple[Restored | None, str]:
         """This process's parts, placed; else why not."""
         try:
-            found = self._store.restore(_abstract_parts(wanted), step=step)
+            found = self._store.restore(parts, step=step)
         except LabError as error:
             return None, str(error)
         assert found is not None  # a step asked for by its number is there or an error
@@ -154,13 +157,13 @@ def _parts(leaves: Mapping[str, Any]) -> dict[str, np.ndarray]:
     return host_copies(found)
 
 
-def _abstract_parts(wanted: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Arrays without values of the parts that this process will have."""
+def _hollow_parts(wanted: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Shapes and dtypes of the parts that this process will have."""
     found = {}
     for path, leaf in wanted.items():
         size = leaf.sharding.shard_shape(leaf.shape)
         for index in leaf.sharding.addressable_devices_indices_map(leaf.shape).values():
-            found[_where(path, index, leaf.shape)] = np.empty(size, leaf.dtype)
+            found[_where(path, index, leaf.shape)] = hollow(size, leaf.dtype)
     return found
 
 

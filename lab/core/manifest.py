@@ -210,19 +210,24 @@ def check_array(path: str, array: np.ndarray, manifest: Manifest) -> None:
 
 def empty_leaves(manifest: Manifest) -> dict[str, np.ndarray]:
     """The leaves without values, which Orbax does not hold."""
-    return {path: leaf.copy() for path, leaf in _hollow(manifest).items() if not leaf.size}
+    return {path: leaf.copy() for path, leaf in hollow_leaves(manifest).items() if not leaf.size}
 
 
 def placeholders(manifest: Manifest) -> dict[str, np.ndarray]:
     """A hollow array for each leaf with values: its shape and dtype, no memory."""
-    return {path: leaf for path, leaf in _hollow(manifest).items() if leaf.size}
+    return {path: leaf for path, leaf in hollow_leaves(manifest).items() if leaf.size}
 
 
-def _hollow(manifest: Manifest) -> dict[str, np.ndarray]:
+def hollow_leaves(manifest: Manifest) -> dict[str, np.ndarray]:
+    """A hollow array for each leaf, with values or without."""
     return {
-        path: np.broadcast_to(np.zeros((), np.dtype(digest["dtype"])), digest["shape"])
-        for path, digest in manifest.digests.items()
+        path: hollow(digest["shape"], digest["dtype"]) for path, digest in manifest.digests.items()
     }
+
+
+def hollow(shape: Sequence[int], dtype: Any) -> np.ndarray:
+    """An array of this shape and dtype that takes no memory; it cannot be written to."""
+    return np.broadcast_to(np.zeros((), np.dtype(dtype)), shape)
 
 
 def _describe_array(array: np.ndarray) -> dict[str, Any]:

@@ -14,8 +14,10 @@ from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 from lab.core.errors import LabError
+from lab.core.writing import writing
 from lab.launch.lease import (
     EXPIRY_S,
+    FULL,
     RENEW_S,
     Lease,
     Watch,
@@ -23,7 +25,6 @@ from lab.launch.lease import (
     machine,
     read_lease,
     remove,
-    room,
 )
 
 LOCK = "claim.lock"
@@ -52,7 +53,7 @@ def claimed(
     without writing. It is cheap: the file is read by it only when it was not for two renewals.
     Raises NotSaved where the disk has no room for the claim.
     """
-    with room(directory / LOCK):
+    with writing(directory / LOCK, only=FULL):
         directory.mkdir(parents=True, exist_ok=True)
         file = open(directory / LOCK, "a+b", buffering=0)
     with file:
@@ -60,7 +61,7 @@ def claimed(
             yield False
             return
         try:
-            with room(directory / LOCK):
+            with writing(directory / LOCK, only=FULL):
                 file.truncate(0)
                 file.write(f"{os.getpid()}\n".encode())
             lease = _take(directory / LEASE)

@@ -167,16 +167,9 @@ def _grid(text: str) -> tuple[int, int, int]:
 def make_job(plan: Plan) -> Any:
     """The job of a plan under its layout."""
     from configs.layouts import LAYOUTS
-    from lab.core.layout import make_layout
+    from lab.core.layout import layout_of
 
-    execution, devices = plan.run.execution, devices_of(plan.slices)
-    layout = make_layout(
-        execution.layout,
-        LAYOUTS,
-        devices,
-        tensor=execution.tensor,
-        replicas=execution.replicas,
-    )
+    layout = layout_of(plan.run.execution, LAYOUTS, devices_of(plan.slices))
     return abstract_job(plan.run, layout, plan.world)
 
 

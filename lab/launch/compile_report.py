@@ -13,6 +13,7 @@ from typing import Any
 from lab.core import hlo, hlo_cost
 from lab.core.chips import Slices
 from lab.core.counts import TRAINING
+from lab.core.hlo_bytes import hbm_bytes
 from lab.launch.compile_job import Compiled
 
 DAY_S = 86400.0
@@ -109,7 +110,7 @@ def report(job: Any, slices: Slices, step: str, compiled: Compiled) -> StepRepor
     program = hlo.read(compiled.program.as_text())
     mesh = dict(job.layout.mesh.shape)
     flops = hlo_cost.product_flops(program) * slices.devices
-    moved = hlo_cost.hbm_bytes(program)
+    moved = hbm_bytes(program)
     traffic = tuple(hlo_cost.collectives(program, mesh, slices=slices.count))
     kernels = _has_kernels(program)
     seconds = estimate(

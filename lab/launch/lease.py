@@ -22,11 +22,13 @@ import platform
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from lab.core.errors import NotSaved
+from lab.core.writing import writing
 
 RENEW_S = 5.0
+FULL = (errno.ENOSPC, errno.EDQUOT)  # errors of a disk without room
 EXPIRY_S = 60.0  # twelve renewals: a file system may hang for some of them
 GONE_S = 1.0  # a rival that renamed too much puts it back at once
 WIDTH = 256  # bytes: every renewal writes over all of the one before
@@ -98,17 +100,6 @@ def remove(path: pathlib.Path, *, expected: Callable[[bytes], bool]) -> bool:
     return ours
 
 
-@contextlib.contextmanager
-def room(path: pathlib.Path) -> Iterator[None]:
-    """Raises NotSaved where the disk is full: that is no bad input, one may start again."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise NotSaved(f"{path}: cannot be written: {error.strerror}") from error
-
-
 class Lease:
     """A lease that this process holds, renewed by a thread until it is released or lost."""
 
@@ -131,12 +122,12 @@ class Lease:
         Raises NotSaved where the disk is full, and leaves no file then.
         """
         try:
-            with room(self.path):
+            with writing(self.path, only=FULL):
                 self._file = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
         except FileExistsError:
             return False
         try:
-            with room(self.path):
+            with writing(self.path, only=FULL):
                 self._write()
         except NotSaved:
             self._close()

@@ -24,7 +24,7 @@ from lab.core.config import (
 )
 from lab.core.errors import LabError, Stopped
 from lab.core.fields import plain
-from lab.core.layout import make_layout
+from lab.core.layout import layout_of
 from lab.core.peers import Peers
 from lab.core.record import finished, read_rows
 from lab.core.writing import writing
@@ -130,14 +130,7 @@ def make_job(run: AnyRun, watch: Watch) -> Job:
         )
     if wanted > len(devices):
         raise LabError(f"config.execution.devices = {wanted}: {len(devices)} are here")
-    execution = run.execution
-    layout = make_layout(
-        execution.layout,
-        LAYOUTS,
-        devices[:wanted],
-        tensor=execution.tensor,
-        replicas=execution.replicas,
-    )
+    layout = layout_of(run.execution, LAYOUTS, devices[:wanted])
     if isinstance(run, TokenizerRunConfig):
         return tokenizer_job(run, layout, watch)
     if isinstance(run, ClassifierRunConfig):

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from lab.core.layout import constrain_batch
+from lab.core.layout import Placed, anywhere, constrain_batch
 from lab.layers.denoiser import Denoiser
 from lab.layers.norm import LayerNorm, RMSNorm
 from lab.layers.parameters import Init, table
@@ -121,9 +121,16 @@ class GaussianDiffusionHead(nnx.Module):
         place_TD = jax.lax.dynamic_slice_in_dim(self.place[...], first, x_BTD.shape[1])
         return self.norm(x_BTD) + place_TD[None].astype(x_BTD.dtype)
 
-    def predicted(self, z_ND: jax.Array, noisy_NC: jax.Array, time_N: jax.Array) -> Predicted:
+    def predicted(
+        self,
+        z_ND: jax.Array,
+        noisy_NC: jax.Array,
+        time_N: jax.Array,
+        *,
+        placed: Placed = anywhere,
+    ) -> Predicted:
         """The noise and its v, from conditions, x_t and times 0 to T - 1 as a network has them."""
-        return split(self.network(noisy_NC, time_N, z_ND))
+        return split(self.network(noisy_NC, time_N, z_ND, placed=placed))
 
     def propose(
         self,
@@ -186,7 +193,7 @@ class GaussianDiffusionHead(nnx.Module):
             for x in (x0_BRTC, noise_BRTC, noisy_BRTC, z_BRTD)
         )
         time_N = constrain_batch(time_BRT.reshape(-1))
-        network_time_N = process.network_time(time_N)
-        out_N = self.network(noisy_NC, network_time_N, z_ND, placed=constrain_batch)
-        predicted = split(out_N)
+        predicted = self.predicted(
+            z_ND, noisy_NC, process.network_time(time_N), placed=constrain_batch
+        )
         return Rows(x0_NC, noise_NC, time_N, predicted)

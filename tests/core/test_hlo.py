@@ -10,6 +10,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from lab.core import hlo, hlo_cost
 from lab.core.errors import LabError
+from lab.core.hlo_bytes import hbm_bytes
 
 
 def compiled(function, *shapes, **jit):
@@ -103,18 +104,16 @@ def test_bytes_against_xla_where_nothing_loops():
     made = compiled(layers, (64, 128), (4, 128, 128))
     found = hlo.read(made.as_text())
     cost = made.cost_analysis()
-    assert hlo_cost.hbm_bytes(found) == pytest.approx(cost["bytes accessed"], rel=0.1)
+    assert hbm_bytes(found) == pytest.approx(cost["bytes accessed"], rel=0.1)
     weights, activations = 4 * 128 * 128 * 4, 9 * 64 * 128 * 4
-    assert hlo_cost.hbm_bytes(found) >= weights + activations
+    assert hbm_bytes(found) >= weights + activations
 
 
 def test_a_loop_reads_one_layer_a_turn():
     def layers(x, weights):
         return jax.lax.scan(lambda x, w: (x @ w, None), x, weights)[0]
 
-    few, many = (
-        hlo_cost.hbm_bytes(program_of(layers, (8, 64), (depth, 64, 64))) for depth in (4, 8)
-    )
+    few, many = (hbm_bytes(program_of(layers, (8, 64), (depth, 64, 64))) for depth in (4, 8))
     assert many == pytest.approx(2 * few, rel=0.2), "linear in the depth, not quadratic"
 
 
@@ -211,7 +210,7 @@ def test_groups_in_every_spelling_and_a_split_collective_once(groups):
 
 def test_what_lies_on_the_chip_moves_nothing():
     text = gather("[2,8]<=[8,2]T(1,0)")
-    assert hlo_cost.hbm_bytes(hlo.read(text)) == 2 * 4 * 64 * 2  # two results; %x is in S(1)
+    assert hbm_bytes(hlo.read(text)) == 2 * 4 * 64 * 2  # two results; %x is in S(1)
 
 
 def test_no_program_is_refused():

@@ -3,7 +3,8 @@
 Arrays are multiples of a KiB: f32[256] is one. S(1) is the vector memory of a TPU.
 """
 
-from lab.core import hlo, hlo_cost
+from lab.core import hlo
+from lab.core.hlo_bytes import hbm_bytes
 
 KIB = 1024
 
@@ -12,7 +13,7 @@ def kib(*computations):
     """KiB of a program, by its computations; the last one is the entry."""
     *others, last = (text.strip("\n") for text in computations)
     text = "\n\n".join(["HloModule m", *others, f"ENTRY {last}"])
-    return hlo_cost.hbm_bytes(hlo.read(text)) / KIB
+    return hbm_bytes(hlo.read(text)) / KIB
 
 
 def entry(*lines):

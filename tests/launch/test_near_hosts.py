@@ -11,9 +11,7 @@ from tests.launch.several import (
     start_together,
     train_together,
 )
-from tests.launch.test_hosts import wait_for_rows
-
-FSDP = "--config.execution.layout=fsdp"
+from tests.launch.test_hosts import FSDP, wait_for_rows
 
 
 def flags(folder):

@@ -114,6 +114,14 @@ def starts(tmp_path):
     return [int((tmp_path / f"began-{host}").read_text()) for host in "01"]
 
 
+def waiting(tpu, tmp_path):
+    """A run whose command waits, when it has begun on both hosts."""
+    process = tpu("run", "wait")
+    for host in "01":
+        wait_for(tmp_path / f"began-{host}")
+    return process
+
+
 @pytest.mark.parametrize(
     "codes, code, began",
     [
@@ -183,9 +191,7 @@ def test_hosts_that_do_not_answer_a_start_are_asked_again(tpu, tmp_path):
 def test_a_slice_that_gcloud_can_not_see_is_not_given_back(tpu, tmp_path):
     """Where the network here is down, ssh and describe fail alike."""
     finish(tpu("create"), 0)
-    process = tpu("run", "wait")
-    for host in "01":
-        wait_for(tmp_path / f"began-{host}")
+    process = waiting(tpu, tmp_path)
     fail(tmp_path, "describe", 3)
     fail(tmp_path, "ssh", 3)
     time.sleep(1)
@@ -197,9 +203,7 @@ def test_a_slice_that_gcloud_can_not_see_is_not_given_back(tpu, tmp_path):
 def test_what_some_hosts_say_is_no_outcome_where_others_are_silent(tpu, tmp_path):
     """gcloud gives the lines of those that it reached, and fails."""
     finish(tpu("create"), 0)
-    process = tpu("run", "wait")
-    for host in "01":
-        wait_for(tmp_path / f"began-{host}")
+    process = waiting(tpu, tmp_path)
     (tmp_path / "silent").touch()
     time.sleep(0.5)
     (tmp_path / "hosts/0/lab-code/exit_code").write_text("0\n")
@@ -230,9 +234,7 @@ def test_a_shape_that_is_not_the_usual_one_is_named_to_gcloud(capsys):
 @pytest.mark.slow
 def test_a_stopped_slice_saves_and_is_not_started_again(tpu, tmp_path):
     finish(tpu("create"), 0)
-    process = tpu("run", "wait")
-    for host in "01":
-        wait_for(tmp_path / f"began-{host}")
+    process = waiting(tpu, tmp_path)
     assert "running\nrunning\n" in finish(tpu("status", "wait"), 0)
     finish(tpu("stop", "wait"), 0)
     assert "stopped by hand" in finish(process, 75)

@@ -1,5 +1,6 @@
 """Jobs on made-up tokens: no data set is prepared."""
 
+import itertools
 import json
 
 import jax
@@ -62,6 +63,18 @@ class _Watched(Loop):
             self.evaluating = None
 
 
+def hooks(**more):
+    """Of a loop that nobody stops, by a clock that ticks at every look."""
+    ticks = itertools.count()
+    usual = {
+        "clock": lambda: float(next(ticks)),
+        "should_stop": lambda: False,
+        "progress": lambda progress: None,
+        "warn": lambda line: None,
+    }
+    return Hooks(**{**usual, **more})
+
+
 def train(made, *, stop_at=None, stop_in=None, looks=1, warn=None):
     """Run the loop; `stop_at` asks to stop before that update, as a signal would.
 
@@ -81,10 +94,8 @@ def train(made, *, stop_at=None, stop_in=None, looks=1, warn=None):
         seen["step"] += 1
         return stop_at is not None and seen["step"] > stop_at
 
-    hooks = Hooks(
-        clock=clock, should_stop=should_stop, progress=lambda p: None, warn=warnings.append
-    )
-    loop = _Watched(made, hooks)
+    given = hooks(clock=clock, should_stop=should_stop, warn=warnings.append)
+    loop = _Watched(made, given)
     return loop.run()
 
 

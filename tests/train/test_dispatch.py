@@ -6,11 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from lab.core.store import Store
 from lab.train.loop import Status
 from tests.train import classifier_jobs, tokenizer_jobs
 from tests.train.jobs import job, losses, record, train
-from tests.train.test_guard import ROLLBACK, SKIP, harmed
+from tests.train.test_guard import ROLLBACK, SKIP, harmed, state_of
 from tests.train.test_guard import job as guarded
 
 RANDOM = {
@@ -23,9 +22,8 @@ RANDOM = {
 FOUR = {**RANDOM, "execution.steps_per_dispatch": 4}
 
 
-def state_of(made):
-    store = Store(made.directory / "checkpoints", writable=False)
-    return jax.tree.leaves(store.restore(made.abstract_state).tree)
+def leaves_of(made):
+    return jax.tree.leaves(state_of(made))
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +42,7 @@ def test_they_are_the_updates_of_one_at_a_time(tmp_path, straight):
     np.testing.assert_allclose(losses(straight), losses(alone), rtol=1e-5)
     places = [(row["kind"], row.get("step")) for row in record(alone)]
     assert [(row["kind"], row.get("step")) for row in record(straight)] == places
-    for ours, theirs in zip(state_of(straight), state_of(alone), strict=True):
+    for ours, theirs in zip(leaves_of(straight), leaves_of(alone), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5)
 
 

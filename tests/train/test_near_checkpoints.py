@@ -5,9 +5,9 @@ import shutil
 import pytest
 
 from lab.core.errors import LabError
-from lab.train.hooks import Hooks
 from lab.train.loop import Loop, Status
-from tests.train.jobs import job, record, train
+from tests.train.jobs import hooks, job, record, train
+from tests.train.test_guard import Killed, slow
 
 OFTEN = {
     "size": "s1",
@@ -16,15 +16,6 @@ OFTEN = {
     "optimizer.ema_decay": 0.9,
     "model.class_dropout": 0.2,
 }
-
-
-def slow(*values):
-    """A case that is left to the slow tests."""
-    return pytest.param(*values, marks=pytest.mark.slow)
-
-
-class Killed(BaseException):
-    """A kill: nothing that follows it runs."""
 
 
 def near(tmp_path, **overrides):
@@ -37,7 +28,6 @@ def near(tmp_path, **overrides):
 
 def killed_at(made, step):
     """Train and die before that update, with all saves on the disk."""
-    seen = iter(range(10_000))
 
     def should_stop():
         if loop.step == step:
@@ -45,31 +35,15 @@ def killed_at(made, step):
             raise Killed
         return False
 
-    hooks = Hooks(
-        clock=lambda: float(next(seen)),
-        should_stop=should_stop,
-        progress=lambda progress: None,
-        warn=lambda line: None,
-    )
-    loop = Loop(made, hooks)
+    loop = Loop(made, hooks(should_stop=should_stop))
     with pytest.raises(Killed):
         loop.run()
-    return loop
 
 
 def started(made, warnings=None):
     """The loop as it would go on."""
     said = [] if warnings is None else warnings
-    seen = iter(range(10_000))
-    return Loop(
-        made,
-        Hooks(
-            clock=lambda: float(next(seen)),
-            should_stop=lambda: False,
-            progress=lambda progress: None,
-            warn=said.append,
-        ),
-    )
+    return Loop(made, hooks(warn=said.append))
 
 
 @pytest.fixture(scope="module")

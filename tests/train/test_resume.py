@@ -6,9 +6,9 @@ import pytest
 
 from lab.core.errors import LabError
 from lab.train import loop as loops
-from lab.train.hooks import Doing, Hooks
+from lab.train.hooks import Doing
 from lab.train.loop import Status
-from tests.train.jobs import job, record, train
+from tests.train.jobs import hooks, job, record, train
 from tests.train.test_guard import ROLLBACK, harmed
 from tests.train.test_guard import job as guarded
 
@@ -99,15 +99,11 @@ def test_a_wait_for_a_save_is_told_to_the_watchdog(tmp_path, monkeypatch, ends):
         waits.append(beats[-1])
 
     monkeypatch.setattr(loops.Loop, "_wait_for_save", watched)
-    seen = iter(range(1000))
-    hooks = Hooks(
-        clock=lambda: float(next(seen)),
+    given = hooks(
         should_stop=lambda: ends == "stopped" and len(beats) > 12,
-        progress=lambda progress: None,
-        warn=lambda line: None,
         beat=lambda doing, step: beats.append(doing),
     )
-    outcome = loops.Loop(job(tmp_path, **SMALLEST, **more), hooks).run()
+    outcome = loops.Loop(job(tmp_path, **SMALLEST, **more), given).run()
     assert outcome.status is (Status.DIVERGED if ends == "diverged" else Status.INTERRUPTED)
     assert waits == [Doing.SAVING] and beats[-1] is Doing.SAVING
 
@@ -129,16 +125,7 @@ def test_nothing_is_saved_or_ended_after_a_claim_is_lost(tmp_path):
         if doing is Doing.UPDATING and step == 2:
             lost.append(True)
 
-    seen = iter(range(1000))
-    hooks = Hooks(
-        clock=lambda: float(next(seen)),
-        should_stop=lambda: False,
-        progress=lambda progress: None,
-        warn=lambda line: None,
-        beat=beat,
-        check_claim=check,
-    )
     with pytest.raises(Lost):
-        loops.Loop(made, hooks).run()
+        loops.Loop(made, hooks(beat=beat, check_claim=check)).run()
     assert trained_steps(made) == [1], "row 2 would be written beside update 3"
     assert not list((made.directory / "checkpoints").iterdir())
