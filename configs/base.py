@@ -108,7 +108,7 @@ def train() -> ConfigDict:
     """How long, on what batches, what is written down."""
     c = ConfigDict()
     c.batch_size = 32  # images in a global batch
-    c.duration = "1 epochs"  # steps | examples | epochs | tokens | flops
+    c.duration = "1 epochs"  # steps | examples | epochs | tokens | flops | tokens_per_parameter
     c.log_every_steps = 20
     c.evaluate_every_steps = 0  # 0: at the end only
     c.evaluation_batch_size = 64  # images
@@ -149,5 +149,7 @@ def execution() -> ConfigDict:
     c.local_checkpoint_every_steps = 0  # steps between those
     c.keep_last = 2  # checkpoints
     c.keep_every_steps = 0  # 0: none is kept for good
+    c.branches = ""  # of a constant rate: durations, comma-separated, whose cooldown begins here
+    c.trunk = ""  # of wsd: the duration of the constant-rate run that its first part is taken from
     c.tensorboard = False  # write event files too (needs the tensorboard extra)
     return c

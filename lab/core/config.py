@@ -12,7 +12,7 @@ from lab.core.execution_config import ExecutionConfig, check_execution
 from lab.core.fields import allow, count, defining, plain, probability, section
 from lab.core.guard_config import OFF, GuardConfig, check_guard
 from lab.core.tokenizer_checks import check_tokenizer
-from lab.core.units import Duration, DurationUnit
+from lab.core.units import Duration, DurationUnit, parse_duration
 
 SEMANTICS = 1  # raise it when the same config would train another model
 MASK_SCHEDULES = ("none", "cosine", "linear", "truncated_normal")
@@ -270,6 +270,7 @@ def admit(config: Mapping[str, Any]) -> AnyRun:
     if "/" in run.study or run.study in ("", ".", ".."):
         raise LabError(f'config.study = "{run.study}": a plain folder name is expected')
     check_guard(run.train.guard)
+    _check_branches(run)
     _check_durations(run)
     return run
 
@@ -316,6 +317,20 @@ def _check_tokens(run: RunConfig) -> None:
             'config.data.augmentation = "ten_crop": only of encoded images, where '
             "config.tokenizer.codes names their folder"
         )
+
+
+def _check_branches(run: AnyRun) -> None:
+    """A constant rate has branches, and a cooldown begins in a trunk: see lab/core/branches.py."""
+    execution, schedule = run.execution, run.optimizer.schedule
+    for name, wanted in (("branches", "constant"), ("trunk", "wsd")):
+        text, path = getattr(execution, name), f"config.execution.{name}"
+        if text and schedule != wanted:
+            raise LabError(
+                f'{path} = "{text}": only where config.optimizer.schedule = "{wanted}"; it is '
+                f'"{schedule}"'
+            )
+        for part in text.split(",") if text else ():
+            parse_duration(part.strip(), path=path)
 
 
 def _check_durations(run: AnyRun) -> None:

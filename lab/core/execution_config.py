@@ -30,6 +30,8 @@ class ExecutionConfig:
     local_checkpoint_every_steps: int = allow(at_least=0, before=0)
     keep_last: int = count()
     keep_every_steps: int = count(0)
+    branches: str = allow(before="")
+    trunk: str = allow(before="")
     tensorboard: bool
 
 

@@ -8,7 +8,7 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
 from lab.core.errors import LabError
@@ -44,6 +44,17 @@ def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
         found = rows[0].get("schema", rows[0]["kind"])
         raise LabError(f'{path}, line 1: a header of schema "{SCHEMA}" is expected, not "{found}"')
     return rows
+
+
+def write_rows(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write a whole record at once; a kill leaves the one before."""
+    fresh = path.with_suffix(".tmp")
+    with writing(path):
+        with open(fresh, "w", encoding="utf-8") as file:
+            file.write("".join(_line(row) for row in rows))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(fresh, path)
 
 
 def finished(rows: list[dict[str, Any]]) -> bool:
@@ -126,15 +137,8 @@ class Record:
 
     def _rewrite(self, rows: list[Mapping[str, Any]]) -> None:
         text = "".join(_line(row) for row in rows)
-        if self._path.exists() and self._path.read_text(encoding="utf-8") == text:
-            return
-        fresh = self._path.with_suffix(".tmp")
-        with writing(self._path):
-            with open(fresh, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(fresh, self._path)
+        if not (self._path.exists() and self._path.read_text(encoding="utf-8") == text):
+            write_rows(self._path, rows)
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Write one row and hand it to the operating system, so that a kill cannot lose it."""

@@ -2,8 +2,9 @@
 
     product(axis("model.size", ["s1", "s2"]), zipped(axis("seed", [0, 1]), axis("name", "ab")))
 
-A sweep is a plain list of dicts from a config path to a value; the config's own file may stand in
-it under the key "config" ("configs/elm.py:s3").
+A sweep is a plain list of dicts from a config path to a value. Two keys are no paths: "config" is
+the config's own file ("configs/elm.py:s3"), and "rung" a label of runs that are of use only
+together (lab/core/designs.py). Names that meet are joined: "s3" and "seed1" are "s3-seed1".
 """
 
 import itertools
@@ -13,6 +14,7 @@ from typing import Any
 from lab.core.errors import LabError
 
 Override = dict[str, Any]
+CONFIG, RUNG, NAME = "config", "rung", "name"
 
 
 def axis(path: str, values: Iterable[Any]) -> list[Override]:
@@ -42,7 +44,9 @@ def _merge(parts: Iterable[Override]) -> Override:
     merged: Override = {}
     for part in parts:
         for path, value in part.items():
-            if path in merged:
+            if path == NAME and NAME in merged:
+                value = f"{merged[NAME]}-{value}"
+            elif path in merged:
                 raise LabError(f'sweep sets "{path}" twice: {merged[path]!r} and {value!r}')
             merged[path] = value
     return merged

@@ -15,6 +15,7 @@ class DurationUnit(enum.StrEnum):
     EPOCHS = "epochs"
     TOKENS = "tokens"
     FLOPS = "flops"
+    TOKENS_PER_PARAMETER = "tokens_per_parameter"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,12 +28,16 @@ class Duration:
 
 @dataclasses.dataclass(frozen=True)
 class StepSize:
-    """What one optimiser step consumes, in every unit a duration may be stated in."""
+    """What one optimiser step consumes, in every unit a duration may be stated in.
+
+    `parameters` are those of a generator's blocks, the N of a law; of another kind of run all.
+    """
 
     batch_examples: int
     epoch_examples: int
     tokens_per_example: int
     flops_per_token: float
+    parameters: float
 
     def of(self, unit: DurationUnit) -> float:
         """The amount of `unit` in one step."""
@@ -43,6 +48,7 @@ class StepSize:
             DurationUnit.EPOCHS: self.batch_examples / self.epoch_examples,
             DurationUnit.TOKENS: float(tokens),
             DurationUnit.FLOPS: tokens * self.flops_per_token,
+            DurationUnit.TOKENS_PER_PARAMETER: tokens / self.parameters,
         }[unit]
 
 

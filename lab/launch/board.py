@@ -1,4 +1,4 @@
-"""The state of a sweep's runs, read from their directories, and the table that shows it."""
+"""The state of a sweep's runs, read from their directories."""
 
 import dataclasses
 import enum
@@ -108,36 +108,3 @@ def _state(directory: pathlib.Path, rows: list[dict[str, Any]]) -> RunState:
     if is_claimed(directory):
         return RunState.RUNNING
     return RunState.FAILED if (directory / FAILURE).exists() else RunState.WAITING
-
-
-def board_table(entries: list[Entry], *, title: str):
-    """A rich table of a sweep."""
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left")
-    unit = next((e.loss_unit for e in entries if e.loss_unit), "")
-    for heading in ("run", "state", "N", "step", f"loss, {unit}" if unit else "loss", "note"):
-        table.add_column(
-            heading, justify="left" if heading in ("run", "state", "note") else "right"
-        )
-    colours = {
-        RunState.FINISHED: "green",
-        RunState.RUNNING: "cyan",
-        RunState.FAILED: "red",
-        RunState.DIVERGED: "red",
-        RunState.WAITING: "dim",
-    }
-    for e in entries:
-        loss = "" if e.loss is None else f"{float(e.loss):.4f}"
-        if e.loss_se is not None:
-            loss += f" ± {float(e.loss_se):.4f}"
-        table.add_row(
-            escape(e.name),
-            f"[{colours[e.state]}]{e.state}[/]",
-            "" if e.params is None else f"{e.params:,}",
-            f"{e.step}/{e.total_steps}" if e.total_steps else "",
-            loss,
-            escape(e.reason[:60]),
-        )
-    return table

@@ -28,17 +28,20 @@ from lab.core.layout import layout_of
 from lab.core.peers import Peers
 from lab.core.record import finished, read_rows
 from lab.core.writing import writing
+from lab.launch.branching import begin_in_trunk
 from lab.launch.claim import HeldElsewhere, claimed
 from lab.launch.door import ROOT
 from lab.launch.jobs import Preparing, Watch, classifier_job, generator_job, tokenizer_job
+from lab.launch.timesheet import TIMES, Startup, TimeSheet, timed
 from lab.train.job import Job
 from lab.train.loop import Hooks, Loop, Outcome, Status
 
 
-def train_run(run: AnyRun, hooks: Hooks, watch: Watch) -> Outcome:
+def train_run(run: AnyRun, hooks: Hooks, watch: Watch, *, startup: Startup) -> Outcome:
     """Train a run to its end unless it has ended; refuses a directory held by another process.
 
     A wish to stop while the data are prepared leaves at once: there is nothing to save.
+    `startup` is what this process took before, for the file of where its time goes.
     """
 
     peers = Peers.of_jax()
@@ -62,13 +65,25 @@ def train_run(run: AnyRun, hooks: Hooks, watch: Watch) -> Outcome:
         if ended:
             return ended
         write_config(directory, run)
-        try:
-            watched(Preparing("data"))
-            job = make_job(run, watched)
-            watched(Preparing("model"))
-        except Stopped:
-            return Outcome(Status.INTERRUPTED, 0, "before the first step")
-        return Loop(job, hooks).run()
+
+        def train(hooks: Hooks) -> Outcome:
+            try:
+                watched(Preparing("data"))
+                job = make_job(run, watched)
+                watched(Preparing("model"))
+                begin_in_trunk(job, warn=hooks.warn)
+            except Stopped:
+                return Outcome(Status.INTERRUPTED, 0, "before the first step")
+            return Loop(job, hooks).run()
+
+        sheet = TimeSheet(
+            directory / TIMES,
+            clock=hooks.clock,
+            startup_s=startup.take(),
+            check_claim=hooks.check_claim,
+            warn=hooks.warn,
+        )
+        return timed(sheet, hooks, train)
 
 
 def ended_before(directory: pathlib.Path) -> Outcome | None:

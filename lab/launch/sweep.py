@@ -5,12 +5,13 @@ python -m lab.launch.sweep experiments/01_first_ladder/sweep.py --workers 2
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 
 from lab.core.config import AnyRun, identity, run_directory
 from lab.core.errors import ExitCode, LabError
-from lab.core.sweep import Override
-from lab.launch.board import Entry, RunState, board_table, forget_failures, read_entry
+from lab.core.sweep import CONFIG, RUNG, Override
+from lab.launch.board import Entry, RunState, forget_failures, read_entry
 from lab.launch.door import Parser, leave, load_config, load_function, parse
 from lab.launch.next_command import after_study
 from lab.launch.place import add_flags, asked_place
@@ -18,8 +19,12 @@ from lab.launch.place import add_flags, asked_place
 EPILOG = """examples:
   python -m lab.launch.sweep experiments/01_first_ladder/sweep.py --list
   python -m lab.launch.sweep experiments/01_first_ladder/sweep.py --workers 2
+  python -m lab.launch.sweep experiments/01_first_ladder/sweep.py --status --watch
   python -m lab.launch.sweep experiments/01_first_ladder/sweep.py:eurosat --status --json
 
+--status reads the run directories only: any machine that sees them can tell. It says how many runs
+are in which state, the time that they need yet by the speed of runs of the same cost ("unknown"
+where there is none), and where their time went (docs/run_directory.md, time.jsonl).
 A run that is finished is not run again; one that was stopped goes on, and one that failed is tried
 again where nobody is at work on the sweep. Any number of these may serve one sweep, on any number
 of machines that share its folder: each run is claimed by one, and that of a dead one is taken over.
@@ -27,6 +32,7 @@ With --together several hosts train each run as one, all with the same command. 
 finished, 1 some failed or diverged, 2 bad input, 75 interrupted and saved (start me again);
 together also 4, 5 and 6, see docs/reliability.md. For a scheduler:
 python -m lab.launch.render --help"""
+PLAIN_WIDTH = 140  # columns, where no terminal says so
 
 
 def parser() -> argparse.ArgumentParser:
@@ -41,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("sweep", metavar="FILE:ARG", help="a Python file with sweep()")
     made.add_argument("--list", action="store_true", help="print the runs and leave")
     made.add_argument("--status", action="store_true", help="print how far each run is and leave")
+    made.add_argument("--watch", action="store_true", help="with --status: again and again")
     made.add_argument("--json", action="store_true", help="print as JSON")
     made.add_argument(
         "--workers", type=int, default=1, help="processes; each gets its share of cores"
@@ -62,8 +69,8 @@ def load_sweep(
     """The admitted runs of a sweep file; refuses two runs of one identity or one name."""
     runs = []
     for override in overrides_of(spec, overrides):
-        rest = {path: value for path, value in override.items() if path != "config"}
-        runs.append(load_config(override["config"], rest))
+        rest = {path: value for path, value in override.items() if path not in (CONFIG, RUNG)}
+        runs.append(load_config(override[CONFIG], rest))
     for what, values in (
         ("identity", [identity(run) for run in runs]),
         ("name", [run.name for run in runs]),
@@ -84,7 +91,7 @@ def overrides_of(spec: str, overrides: dict[str, str]) -> list[Override]:
     """What a sweep file says of each run, with flags laid over it."""
     found = load_function(spec, "sweep")()
     for override in found:
-        if "config" not in override:
+        if CONFIG not in override:
             raise LabError(f'{spec}: a run without "config": {override}')
     return [{**override, **overrides} for override in found]
 
@@ -99,6 +106,8 @@ def main(argv: Sequence[str]) -> ExitCode:
     flags, overrides = parse(parser(), argv)
     if flags.workers < 1:
         raise LabError(f"--workers {flags.workers}: at least 1")
+    if flags.watch and (flags.json or not flags.status):
+        raise LabError("--watch: of use with --status, and without --json")
     place = asked_place(flags)
     runs = load_sweep(flags.sweep, overrides, flags.only)
     if place and not flags.together:
@@ -108,7 +117,7 @@ def main(argv: Sequence[str]) -> ExitCode:
 
         return work(runs, cores=[int(core) for core in flags.cores.split(",") if core])
     if flags.list or flags.status:
-        _print(flags, runs, entries_of(runs))
+        _print(flags, runs)
         return ExitCode.DONE
     if flags.together:
         return together(runs, flags, overrides)
@@ -120,7 +129,7 @@ def main(argv: Sequence[str]) -> ExitCode:
         entries = entries_of(runs)
     elif not flags.json:
         print("all is done; nothing is trained again")
-    _print(flags, runs, entries)
+    _print(flags, runs)
     if interrupted:
         return ExitCode.INTERRUPTED
     unfinished = [e for e in entries if e.state is not RunState.FINISHED]
@@ -164,14 +173,23 @@ def train(runs: Sequence[AnyRun], argv: Sequence[str], flags: argparse.Namespace
     )
 
 
-def _print(flags: argparse.Namespace, runs: Sequence[AnyRun], entries: list[Entry]) -> None:
-    if flags.json:
-        print(json.dumps([entry.as_json() for entry in entries], indent=1))
-        return
+def _print(flags: argparse.Namespace, runs: Sequence[AnyRun]) -> None:
     from rich.console import Console
 
-    Console().print(board_table(entries, title=flags.sweep))
-    if all(entry.state is RunState.FINISHED for entry in entries):
+    from lab.launch.status import StatusReader
+    from lab.launch.status_table import show, watch
+
+    console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+    reader = StatusReader(runs, title=flags.sweep)
+    if flags.watch:
+        watch(console, reader)
+        return
+    status = reader.read()
+    if flags.json:
+        print(json.dumps(status.as_json(), indent=1))
+        return
+    show(console, status)
+    if all(each.entry.state is RunState.FINISHED for each in status.runs):
         print(after_study(runs))
 
 

@@ -60,6 +60,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str]) -> ExitCode:
     """Train and say how it ended."""
+    began_s = time.monotonic()
     flags, overrides = parse(parser(), argv)
     place = asked_place(flags)
     run = load_config(flags.config, overrides)
@@ -77,13 +78,13 @@ def main(argv: Sequence[str]) -> ExitCode:
             return ExitCode.INTERRUPTED
         join(place)
         return alone_or_together(
-            functools.partial(train, run, signals),
+            functools.partial(train, run, signals, began_s),
             run_directory(run),
             hang_timeout_s=flags.hang_timeout_s,
         )
 
 
-def train(run: AnyRun, signals: StopSignal, beat: "Beat") -> ExitCode:
+def train(run: AnyRun, signals: StopSignal, began_s: float, beat: "Beat") -> ExitCode:
     """Train the run, show it, and say how it ended; of several processes the first one speaks."""
     from rich.console import Console
     from rich.markup import escape
@@ -91,6 +92,7 @@ def train(run: AnyRun, signals: StopSignal, beat: "Beat") -> ExitCode:
     from lab.core.peers import Peers
     from lab.launch.runner import train_run
     from lab.launch.tensorboard import event_writer
+    from lab.launch.timesheet import Startup
     from lab.launch.watch import RunBar
     from lab.train.loop import Hooks, Status
 
@@ -106,7 +108,8 @@ def train(run: AnyRun, signals: StopSignal, beat: "Beat") -> ExitCode:
             warn=lambda line: console.print(f"[yellow]warning:[/] {escape(line)}", soft_wrap=True),
             beat=beat,
         )
-        outcome = train_run(run, hooks, bar.prepare)
+        startup = Startup(time.monotonic() - began_s)
+        outcome = train_run(run, hooks, bar.prepare, startup=startup)
     if speaks:
         say(run, outcome)
     return {

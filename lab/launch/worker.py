@@ -5,6 +5,7 @@ saves and leaves as on a signal, so that no orphan goes on holding a run.
 """
 
 import contextlib
+import functools
 import json
 import os
 import sys
@@ -18,13 +19,16 @@ from lab.core.config import AnyRun, run_directory
 from lab.core.errors import ExitCode, LabError
 from lab.core.record import finished, read_rows
 from lab.launch.board import FAILURE
+from lab.launch.branching import waits_for_trunk
 from lab.launch.signals import StopSignal
+from lab.launch.timesheet import Startup
 
 POLL_S = 0.5
 
 
 def work(runs: Sequence[AnyRun], *, cores: Sequence[int]) -> ExitCode:
     """Train every run that nobody else trains, until none is left; a failed one is reported."""
+    began_s = time.monotonic()
     if cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cores)  # before jax counts them for its thread pool
     from lab.launch.devices import set_up_jax
@@ -32,6 +36,9 @@ def work(runs: Sequence[AnyRun], *, cores: Sequence[int]) -> ExitCode:
 
     keep_freed_memory()
     set_up_jax(max(run.execution.devices for run in runs))
+    import lab.launch.runner  # noqa: F401 now, so that no run waits for it
+
+    startup = Startup(time.monotonic() - began_s)
     failed: set[str] = set()
     with StopSignal() as signals:
         threading.Thread(target=_stop_with_parent, args=(signals,), daemon=True).start()
@@ -39,7 +46,12 @@ def work(runs: Sequence[AnyRun], *, cores: Sequence[int]) -> ExitCode:
             left = [run for run in runs if not _ended(run) and not _failed(run, failed)]
             if not left:
                 break
-            if not any([_try(run, signals, failed) for run in left if not signals.came]):
+            ready = [
+                run
+                for run in left
+                if not waits_for_trunk(run, runs, functools.partial(_failed, failed=failed))
+            ]
+            if not any([_try(run, signals, failed, startup) for run in ready if not signals.came]):
                 time.sleep(POLL_S)
     if signals.came:
         return ExitCode.INTERRUPTED
@@ -68,7 +80,7 @@ def _failed(run: AnyRun, failed: set[str]) -> bool:
     return run.name in failed or (run_directory(run) / FAILURE).exists()
 
 
-def _try(run: AnyRun, signals: StopSignal, failed: set[str]) -> bool:
+def _try(run: AnyRun, signals: StopSignal, failed: set[str], startup: Startup) -> bool:
     """Train one run; False where another process holds it or it has ended meanwhile."""
     from lab.launch.claim import ClaimLost, HeldElsewhere, is_claimed
     from lab.launch.runner import train_run
@@ -90,6 +102,7 @@ def _try(run: AnyRun, signals: StopSignal, failed: set[str]) -> bool:
             run,
             hooks,
             lambda p: tell(run, doing=f"preparing {p.what}", done=p.done, total=p.total),
+            startup=startup,
         )
     except ClaimLost as error:
         tell(run, doing="waiting", warning=str(error))

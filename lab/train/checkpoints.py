@@ -19,11 +19,23 @@ class Checkpoints:
     is newer than what is shared, and good on every host.
     """
 
-    def __init__(self, directory: Path, execution: ExecutionConfig, peers: Peers) -> None:
-        """`directory` is the run's. Raises LabError where one cannot write there, or nearby."""
+    def __init__(
+        self,
+        directory: Path,
+        execution: ExecutionConfig,
+        peers: Peers,
+        *,
+        kept: frozenset[int] = frozenset(),
+    ) -> None:
+        """`directory` is the run's; the steps `kept` are saved and stay.
+
+        Raises LabError where one cannot write there, or nearby.
+        """
         self.directory = directory / "checkpoints"
         self.newest_shared: int | None = None  # of the steps restored or saved
         self._peers = peers
+        self._kept = kept
+        self._every = execution.checkpoint_every_steps
         self._shared = open_store(
             self.directory,
             peers,
@@ -73,7 +85,7 @@ class Checkpoints:
 
         Waits for the save before, and raises LabError where that one failed.
         """
-        self._shared.held = held
+        self._shared.held = held | self._kept
         self._shared.save(step, tree, metrics=metrics)
         self.newest_shared = step
 
@@ -81,6 +93,14 @@ class Checkpoints:
         """Save on this host's own disk, in the background; as `save` does."""
         if self._near:
             self._near.save(step, tree, metrics=metrics)
+
+    def is_due(self, step: int) -> bool:
+        """Whether a save is due by the steps."""
+        return step % self._every == 0 or step in self._kept
+
+    def next_due(self, step: int) -> int:
+        """The next step after this one at which a save is due."""
+        return min([step - step % self._every + self._every, *(s for s in self._kept if s > step)])
 
     def steps(self) -> tuple[int, ...]:
         """The steps in the run's directory, ascending."""

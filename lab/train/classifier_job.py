@@ -60,6 +60,7 @@ class ClassifierJob(Job[ClassifierRunConfig]):
             epoch_examples=len(self.images.train.rows),
             tokens_per_example=1,
             flops_per_token=self._training_flops_per_image,
+            parameters=sum(self.model.parameters().values()),
         )
 
     @property

@@ -88,6 +88,7 @@ class GeneratorJob(Job[RunConfig]):
             epoch_examples=len(self.images.train.rows),
             tokens_per_example=self.spec.tokens_per_image,
             flops_per_token=self.flops_per_token.total,
+            parameters=self.model.parameters().blocks,
         )
 
     @functools.cached_property

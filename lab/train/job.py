@@ -10,8 +10,10 @@ from typing import Any, Generic, TypeVar
 import jax
 import numpy as np
 
+from lab.core.branches import durations_of_branches, first_step_of_cooldown
 from lab.core.config import AnyRun, check_schedule, identity, run_directory
 from lab.core.errors import LabError
+from lab.core.fields import plain
 from lab.core.guard_config import STOP
 from lab.core.keys import Stream, key
 from lab.core.layout import Layout
@@ -206,6 +208,23 @@ class Job(abc.ABC, Generic[Run]):
     def warmup_steps(self) -> int:
         """Updates of the warm-up."""
         return to_steps(self.run.optimizer.warmup, self.step_size)
+
+    @functools.cached_property
+    def branch_steps(self) -> frozenset[int]:
+        """Steps whose checkpoints stay: the cooldowns of other runs begin there."""
+        steps = set()
+        for duration in durations_of_branches(self.run):
+            step = first_step_of_cooldown(self.run, duration, self.step_size)
+            if step == self.total_steps + 1:
+                step = self.total_steps  # of two durations that were rounded to steps
+            if not self.warmup_steps <= step <= self.total_steps:
+                raise LabError(
+                    f'config.execution.branches = "{self.run.execution.branches}": the cooldown of '
+                    f"{plain(duration)} begins at step {step}; allowed are {self.warmup_steps} to "
+                    f"{self.total_steps}, between warm-up and end of the trunk"
+                )
+            steps.add(step)
+        return frozenset(steps)
 
     @property
     def platform(self) -> str:

@@ -74,7 +74,9 @@ class Loop:
         self.compiled = job.steps()
         self.dispatcher = Dispatcher(job, self.compiled)
         self.wishes = Wishes()  # that all processes know of
-        self.store = Checkpoints(job.directory, job.run.execution, self.peers)
+        self.store = Checkpoints(
+            job.directory, job.run.execution, self.peers, kept=job.branch_steps
+        )
         self.spikes = Spikes(job.guard)
         self._begin_at(self.store.restore(job.abstract_state))
         self.record = Record(
@@ -88,7 +90,7 @@ class Loop:
         self.last_save_s = hooks.clock()
         self.watch = Stopwatch(hooks.clock, step=self.start)
         self.rows = Rows(self.record, job, self.watch)
-        self.looks = 0  # between the batches of this evaluation
+        self.updated, self.looked = False, False  # before the first of both something compiles
 
     def _begin_at(self, restored: Restored | None) -> None:
         """Take a checkpoint for the state from which to go on; None: the state at the beginning."""
@@ -133,8 +135,8 @@ class Loop:
 
     def _between_batches(self) -> None:
         """Between the batches of an evaluation; the first of them compiles."""
-        self.hooks.beat(Doing.EVALUATING if self.looks else Doing.COMPILING, self.step)
-        self.looks += 1
+        self.hooks.beat(Doing.EVALUATING if self.looked else Doing.COMPILING, self.step)
+        self.looked = True
         if not self.agreement:
             self._stop_if_asked()
 
@@ -173,7 +175,7 @@ class Loop:
         # A stop inside this evaluation saved the state without it.
         without = bool(metrics) and self.saved_step == step and not self.saved_evaluation
         timed = self.wishes.save if self.agreement else self._timed_save_is_due()
-        due = timed or step % execution.checkpoint_every_steps == 0 or self.spikes.is_anchor(step)
+        due = timed or self.store.is_due(step) or self.spikes.is_anchor(step)
         if self.save_owed or (due and (step > self.start or without)):
             self._write_waiting()
             self.save_owed = self.spikes.suspects(step)
@@ -187,16 +189,16 @@ class Loop:
         train, execution = self.job.run.train, self.job.run.execution
         due = (
             train.evaluate_every_steps,
-            execution.checkpoint_every_steps,
             execution.local_checkpoint_every_steps,
             self.spikes.anchors,
         )
-        ends = [self.job.total_steps, *(step - step % every + every for every in due if every)]
+        ends = [self.job.total_steps, self.store.next_due(step)]
+        ends += [step - step % every + every for every in due if every]
         return min(self.dispatcher.most, min(ends) - step)
 
     def _update(self, step: int, batches: Iterator[dict[str, np.ndarray]]) -> int:
         """Start the next updates, and write those before; how many were started."""
-        job, first, count = self.job, step == self.start, self._together(step)
+        job, first, count = self.job, not self.updated, self._together(step)
         given = [self._next(batches) for _ in range(count)]
         self.hooks.beat(Doing.COMPILING if first else Doing.UPDATING, step)
         rates = [
@@ -212,6 +214,7 @@ class Loop:
         previous, self.waiting = self.waiting, _Waiting(started, sent)
         self._write(previous)
         if first:
+            self.updated = True
             jax.block_until_ready(started.metrics)  # compiling is no part of the speed
             self.watch.restart(step + count)
         return count
@@ -314,6 +317,7 @@ class Loop:
         self._write_waiting()
         if self.agreement:
             self._stop_if_asked()  # before the evaluation, for it is not seen inside
+        self.hooks.beat(Doing.EVALUATING, self.step)
         raw = self._evaluation(self.state["params"])
         rows = {"raw": raw}
         if self.state["ema"] is not None:
@@ -335,7 +339,6 @@ class Loop:
         return {**raw.row(), "weights": "raw"}
 
     def _evaluation(self, params: Any) -> Evaluation:
-        self.looks = 0
         return self.job.evaluate(self.compiled, params, between=self._between_batches)
 
     def _save(self, step: int, metrics: dict[str, Any]) -> None:

@@ -58,6 +58,7 @@ class TokenizerJob(Job[TokenizerRunConfig]):
             epoch_examples=len(self.images.train.rows),
             tokens_per_example=dims,
             flops_per_token=self._training_flops_per_image / dims,
+            parameters=sum(self._params.values()),
         )
 
     @property

@@ -7,7 +7,7 @@ import pytest
 from lab.core.errors import LabError
 from lab.core.units import StepSize, bits_per_dim, parse_duration, to_steps
 
-STEP = StepSize(batch_examples=32, epoch_examples=320, tokens_per_example=192, flops_per_token=1e6)
+STEP = StepSize(batch_examples=32, epoch_examples=320, tokens_per_example=192, flops_per_token=1e6, parameters=3072)
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,7 @@ STEP = StepSize(batch_examples=32, epoch_examples=320, tokens_per_example=192, f
         ("61440 tokens", 10),
         ("6.144e10 flops", 10),
         ("1 examples", 1),
+        ("20 tokens_per_parameter", 10),
         ("0 steps", 0),
     ],
 )

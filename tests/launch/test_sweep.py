@@ -53,10 +53,15 @@ def test_two_workers_run_each_once_and_say_so(tmp_path):
     assert counts(tmp_path) == ONCE
     status = json.loads(result.stdout)
     assert status == status_of(arguments)
-    assert [(e["name"], e["state"], e["step"]) for e in status] == [
+    assert status["counts"]["finished"] == 3
+    assert [(e["name"], e["state"], e["step"]) for e in status["runs"]] == [
         (f"s{i}", "finished", 8) for i in (1, 2, 3)
     ]
-    assert all(entry["loss"] > 0 for entry in status)
+    assert all(entry["loss"] > 0 for entry in status["runs"])
+    for entry in status["runs"]:
+        spent = entry["goodput"]
+        assert spent["productive_s"] > 0 and spent["compile_s"] > 0 and spent["startup_s"] > 0
+        assert spent["redone_s"] == spent["unheld_s"] == 0
     assert "s2: finished" in result.stderr, "progress stands beside the JSON"
     before = records(tmp_path)
     table = command(*arguments, "--status").stdout
@@ -81,7 +86,7 @@ def test_a_failed_and_a_diverged_run_are_reported_once_and_stop_no_other(tmp_pat
         "s1": "diverged",
         "s3": "finished",
     }
-    status = status_of(arguments)
+    status = status_of(arguments)["runs"]
     assert [entry["state"] for entry in status] == ["diverged", "failed", "finished"]
     assert "gradient norm" in status[0]["reason"] and "[/b]trian" in status[1]["reason"]
     again = command(*arguments, "--workers", "1")
@@ -103,7 +108,11 @@ def test_a_second_sweep_does_not_try_again_what_failed_under_the_first(tmp_path)
         outputs.append(process.communicate(timeout=60)[0])
         assert process.returncode == ExitCode.INTERRUPTED
     assert [out.count("s1 failed: ") for out in outputs] == [0, 1]
-    assert [entry["state"] for entry in status_of(arguments)] == ["failed", "waiting", "waiting"]
+    assert [entry["state"] for entry in status_of(arguments)["runs"]] == [
+        "failed",
+        "waiting",
+        "waiting",
+    ]
 
 
 def test_a_bad_sweep_is_refused_in_one_line(tmp_path):
@@ -122,6 +131,8 @@ def test_a_bad_sweep_is_refused_in_one_line(tmp_path):
     refused(command(*arguments, "--only", "s9"), "--only s9", "s1, s2, s3")
     refused(command(*arguments, "--workers", "0"), "--workers 0")
     refused(command(*arguments, "--statsu"), 'did you mean "--status"')
+    refused(command(*arguments, "--watch"), "--watch: of use with --status")
+    refused(command(*arguments, "--status", "--watch", "--json"), "--watch", "without --json")
     refused(command(*arguments[:2], "lab/core/units.py", "--list"), "no function sweep()")
 
 
