@@ -17,9 +17,9 @@ from lab.core.sweep import Override, product
 CONFIG = "configs/elm.py"
 SIZES = ["s8", "s7", "s6", "s5", "s4", "s3", "s2", "s1"]  # the longest first
 ALONE = ["s3", "s5"]
-MILLIONS = {"dead_leaves": [1, 2, 4, 8, 16], "eurosat": [0.25, 0.5, 1, 2, 4]}  # of tokens
+MILLIONS = {"dead_leaves": [0.5, 1, 2, 4, 8], "eurosat": [0.25, 0.5, 1, 2, 4]}  # of tokens
 LEVELS = {"dead_leaves": 16, "eurosat": 64}
-EXAMPLES = {"dead_leaves": 83_334, "eurosat": 0}  # one epoch of the longest run; 0: all there are
+EXAMPLES = {"dead_leaves": 41_667, "eurosat": 0}  # one epoch of the longest run; 0: all there are
 FRACTION = 0.2
 
 
