@@ -33,7 +33,7 @@ def run_pool(
     console = Console(stderr=progress_on_stderr)
     children: list[subprocess.Popen[str]] = []
     with StopSignal(at_second=lambda: _kill(children)) as signals:
-        children += [_start(argv, cores) for cores in _shares(workers)]
+        children += [_start(argv, cores) for cores in shares(workers)]
         try:
             with SweepView(console, runs, title=title) as view:
                 _watch(children, view, signals)
@@ -95,7 +95,7 @@ def _start(argv: Sequence[str], cores: Sequence[int]) -> subprocess.Popen[str]:
     )
 
 
-def _shares(workers: int) -> list[list[int]]:
+def shares(workers: int) -> list[list[int]]:
     """The cores of this process dealt to the workers; none where there are too few to share."""
     if not hasattr(os, "sched_getaffinity"):
         return [[] for _ in range(workers)]

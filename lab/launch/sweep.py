@@ -54,6 +54,9 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--only", metavar="NAME", nargs="+", help="these runs of the sweep only")
     made.add_argument(
+        "--budget", metavar="B", help="the part of the design that fits: see lab.launch.plan"
+    )
+    made.add_argument(
         "--together", action="store_true", help="all hosts with this command train each run as one"
     )
     made.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
@@ -110,6 +113,12 @@ def main(argv: Sequence[str]) -> ExitCode:
         raise LabError("--watch: of use with --status, and without --json")
     place = asked_place(flags)
     runs = load_sweep(flags.sweep, overrides, flags.only)
+    if flags.budget:
+        from lab.launch.plan import names_within
+
+        within = names_within(flags.sweep, overrides, flags.budget, workers=flags.workers)
+        runs = [run for run in runs if run.name in within]
+        argv = [*without(argv, "--budget"), "--only", *(run.name for run in runs)]
     if place and not flags.together:
         raise LabError("--coordinator: of use with --together only")
     if flags.worker:
@@ -134,6 +143,17 @@ def main(argv: Sequence[str]) -> ExitCode:
         return ExitCode.INTERRUPTED
     unfinished = [e for e in entries if e.state is not RunState.FINISHED]
     return ExitCode.FAILURE if unfinished else ExitCode.DONE
+
+
+def without(argv: Sequence[str], flag: str) -> list[str]:
+    """The arguments less a flag and its value."""
+    kept, words = [], iter(argv)
+    for word in words:
+        if word == flag:
+            next(words, None)
+        elif not word.startswith(f"{flag}="):
+            kept.append(word)
+    return kept
 
 
 def together(

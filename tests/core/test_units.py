@@ -7,7 +7,13 @@ import pytest
 from lab.core.errors import LabError
 from lab.core.units import StepSize, bits_per_dim, parse_duration, to_steps
 
-STEP = StepSize(batch_examples=32, epoch_examples=320, tokens_per_example=192, flops_per_token=1e6, parameters=3072)
+STEP = StepSize(
+    batch_examples=32,
+    epoch_examples=320,
+    tokens_per_example=192,
+    flops_per_token=1e6,
+    parameters=3072,
+)
 
 
 @pytest.mark.parametrize(
