@@ -98,11 +98,11 @@ def job_of(family: str, size: str, way: Way) -> Any:
 def step_s(job: Any, steps: int) -> float:
     """Seconds of a training step, the median of so many after the compilation."""
     import jax
-    import jax.numpy as jnp
     import numpy as np
 
     from lab.core.keys import Stream, key
     from lab.launch.compile_job import abstract_batch
+    from lab.train.optimizer import numbers_at
 
     rng = np.random.default_rng(0)
     batch = {
@@ -117,7 +117,9 @@ def step_s(job: Any, steps: int) -> float:
     train, state, taken = job.steps().train, job.initial_state(), []
     for step in range(steps + 1):
         began_s = time.perf_counter()
-        state, metrics = train(state, batch, key(0, Stream.TRAIN, step), jnp.float32(1e-4))
+        state, metrics = train(
+            state, batch, key(0, Stream.TRAIN, step), numbers_at(job.run.optimizer, 1e-4)
+        )
         jax.block_until_ready(metrics)
         taken.append(time.perf_counter() - began_s)
     return statistics.median(taken[1:])

@@ -6,6 +6,7 @@ the axis that also splits the batch raises.
 """
 
 import collections
+import contextlib
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +32,13 @@ class Layout:
     mesh: Mesh | AbstractMesh  # abstract: to lower for devices that are not here
     batch: tuple[str, ...]
     rules: Mapping[str, str | None]
+    traced: bool = True  # False in a pack (lab/train/pack.py), where a device is nobody's mesh
+
+    def tracing(self) -> contextlib.AbstractContextManager[Any]:
+        """What a step is traced in: under the mesh, where `traced`."""
+        if not self.traced:
+            return contextlib.nullcontext()
+        return jax.sharding.use_abstract_mesh(self.abstract_mesh)
 
     @property
     def batch_shards(self) -> int:
@@ -257,9 +265,13 @@ def tree_shardings(
 
 
 def traced_batch_axes() -> tuple[str, ...]:
-    """The axes that split a batch of the mesh under which a step is traced; outside one, none."""
+    """The axes that split a batch of the mesh under which a step is traced; outside one, none.
+
+    An axis that a shard_map has taken (a pack's, whose devices train apart) splits nothing more.
+    """
     mesh = jax.sharding.get_abstract_mesh()
-    return tuple(axis for axis in mesh.axis_names if axis != TENSOR_AXIS)
+    kinds = zip(mesh.axis_names, mesh.axis_types, strict=True)
+    return tuple(a for a, kind in kinds if a != TENSOR_AXIS and kind is not AxisType.Manual)
 
 
 def constrain_batch(x: jax.Array, *, axis: int = 0) -> jax.Array:

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import threading
 import warnings
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,10 @@ from lab.core import manifest as manifests
 from lab.core.manifest import Damaged, Manifest
 from lab.core.orbax_noise import not_of_orbax, without_late_tracebacks
 from lab.core.step_folders import one_line
+
+# Runs that train in one process save from threads of their own, and Orbax serves one at a time: a
+# second one that comes meanwhile fails (0.12), in its loops and in the options that it is given.
+_ONE_AT_A_TIME = threading.RLock()
 
 
 def _orbax() -> Any:
@@ -31,7 +36,7 @@ def _orbax() -> Any:
 
 def write_arrays(folder: Path, arrays: dict[str, np.ndarray]) -> None:
     """Write arrays of a job of one process into a folder that is not there; waits for the disk."""
-    with _saving_context(), without_late_tracebacks():
+    with _ONE_AT_A_TIME, _saving_context(), without_late_tracebacks():
         _orbax().save(folder, {path: array for path, array in arrays.items() if array.size})
 
 
@@ -75,7 +80,7 @@ def read_arrays(folder: Path, manifest: Manifest) -> dict[str, np.ndarray]:
 
 def _load(folder: Path, like: dict[str, Any]) -> dict[str, Any]:
     try:
-        with without_late_tracebacks():
+        with _ONE_AT_A_TIME, without_late_tracebacks():
             return dict(_orbax().load(folder, like))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise Damaged(f"Orbax cannot read it: {one_line(error)}") from error

@@ -156,15 +156,15 @@ def measure(
 def _bytes(held: Any, job: Any, steps: Any, batch: Any) -> int:
     """What the compiled update needs on a device, as XLA says; what is held where it does not."""
     import jax
-    import jax.numpy as jnp
 
     from lab.core.keys import Stream, key
+    from lab.train.optimizer import numbers_at
 
     arguments = sum(leaf.nbytes for leaf in jax.tree.leaves(held))
     lower = getattr(steps.train, "lower", None)
     if lower is None:
         return arguments
-    given = (key(0, Stream.TRAIN, 0), jnp.float32(0))
+    given = (key(0, Stream.TRAIN, 0), numbers_at(job.run.optimizer, 0.0))
     found = lower(job.abstract_state, batch, *given).compile().memory_analysis()
     if found is None:
         return arguments

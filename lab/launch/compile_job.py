@@ -185,9 +185,12 @@ def _train_arguments(job: Any) -> tuple[Any, ...]:
     import jax
     import jax.numpy as jnp
 
+    from lab.train.optimizer import Numbers
+
     key = jax.eval_shape(lambda: jax.random.key(0))
     batch = abstract_batch(job, job.run.train.batch_size)
-    return job.abstract_state, batch, key, jax.ShapeDtypeStruct((), jnp.float32)
+    number = jax.ShapeDtypeStruct((), jnp.float32)
+    return job.abstract_state, batch, key, Numbers(number, number)
 
 
 def _evaluate_arguments(job: Any) -> tuple[Any, ...]:

@@ -96,10 +96,9 @@ def planned_run(run: AnyRun, job: Any, *, rung: str, runs: Sequence[AnyRun]) -> 
 
 def counting_config(run: AnyRun) -> AnyRun:
     """The run on one device, which has the same counts wherever it will be trained."""
-    execution = dataclasses.replace(
-        run.execution, layout="ddp", devices=1, tensor=0, replicas=0, accumulation=1
-    )
-    return dataclasses.replace(run, execution=execution)
+    from lab.launch.runner import on_one_device
+
+    return dataclasses.replace(run, execution=on_one_device(run.execution))
 
 
 def with_measured(run: PlannedRun, measured: Measured | None) -> PlannedRun:

@@ -9,6 +9,7 @@ import pathlib
 import platform
 import shutil
 import subprocess
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -23,8 +24,9 @@ from lab.core.config import (
     run_directory,
 )
 from lab.core.errors import LabError, Stopped
+from lab.core.execution_config import ExecutionConfig
 from lab.core.fields import plain
-from lab.core.layout import layout_of
+from lab.core.layout import Layout, layout_of
 from lab.core.peers import Peers
 from lab.core.record import finished, read_rows
 from lab.core.writing import writing
@@ -35,13 +37,17 @@ from lab.launch.jobs import Preparing, Watch, classifier_job, generator_job, tok
 from lab.launch.timesheet import TIMES, Startup, TimeSheet, timed
 from lab.train.job import Job
 from lab.train.loop import Hooks, Loop, Outcome, Status
+from lab.train.pack import Seat
 
 
-def train_run(run: AnyRun, hooks: Hooks, watch: Watch, *, startup: Startup) -> Outcome:
+def train_run(
+    run: AnyRun, hooks: Hooks, watch: Watch, *, startup: Startup, seat: Seat | None = None
+) -> Outcome:
     """Train a run to its end unless it has ended; refuses a directory held by another process.
 
     A wish to stop while the data are prepared leaves at once: there is nothing to save.
-    `startup` is what this process took before, for the file of where its time goes.
+    `startup` is what this process took before, for the file of where its time goes. With a seat its
+    updates are started together with those of other runs (lab/train/pack.py).
     """
 
     peers = Peers.of_jax()
@@ -69,12 +75,12 @@ def train_run(run: AnyRun, hooks: Hooks, watch: Watch, *, startup: Startup) -> O
         def train(hooks: Hooks) -> Outcome:
             try:
                 watched(Preparing("data"))
-                job = make_job(run, watched)
+                job = make_job(run, watched, seat)
                 watched(Preparing("model"))
                 begin_in_trunk(job, warn=hooks.warn)
             except Stopped:
                 return Outcome(Status.INTERRUPTED, 0, "before the first step")
-            return Loop(job, hooks).run()
+            return Loop(job, hooks, seat).run()
 
         sheet = TimeSheet(
             directory / TIMES,
@@ -83,7 +89,11 @@ def train_run(run: AnyRun, hooks: Hooks, watch: Watch, *, startup: Startup) -> O
             check_claim=hooks.check_claim,
             warn=hooks.warn,
         )
-        return timed(sheet, hooks, train)
+        try:
+            return timed(sheet, hooks, train)
+        except Exception:
+            hooks.check_claim()  # a save that another holder's work spoilt is no failure of the run
+            raise
 
 
 def ended_before(directory: pathlib.Path) -> Outcome | None:
@@ -134,8 +144,14 @@ def _checked(hooks: Hooks, check: Callable[[], None]) -> Hooks:
     return dataclasses.replace(hooks, should_stop=should_stop, check_claim=check)
 
 
-def make_job(run: AnyRun, watch: Watch) -> Job:
-    """The job of a run on this process's devices."""
+def make_job(run: AnyRun, watch: Watch, seat: Seat | None = None) -> Job:
+    """The job of a run on this process's devices, or on that of its seat in a pack."""
+    if seat is not None:
+        layout = layout_of(on_one_device(run.execution), LAYOUTS, [seat.device])
+        with _ONE_AT_A_TIME:  # what they share is made once
+            job = _job_on(run, dataclasses.replace(layout, traced=False), watch)
+        seat.sit(job)
+        return job
     devices = jax.devices()
     wanted = run.execution.devices or len(devices)
     if jax.process_count() > 1 and wanted != len(devices):
@@ -145,7 +161,20 @@ def make_job(run: AnyRun, watch: Watch) -> Job:
         )
     if wanted > len(devices):
         raise LabError(f"config.execution.devices = {wanted}: {len(devices)} are here")
-    layout = layout_of(run.execution, LAYOUTS, devices[:wanted])
+    return _job_on(run, layout_of(run.execution, LAYOUTS, devices[:wanted]), watch)
+
+
+_ONE_AT_A_TIME = threading.Lock()
+
+
+def on_one_device(execution: ExecutionConfig) -> ExecutionConfig:
+    """The same on one device, wherever it is."""
+    return dataclasses.replace(
+        execution, layout="ddp", devices=1, tensor=0, replicas=0, accumulation=1
+    )
+
+
+def _job_on(run: AnyRun, layout: Layout, watch: Watch) -> Job:
     if isinstance(run, TokenizerRunConfig):
         return tokenizer_job(run, layout, watch)
     if isinstance(run, ClassifierRunConfig):

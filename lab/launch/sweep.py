@@ -52,6 +52,13 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--workers", type=int, default=1, help="processes; each gets its share of cores"
     )
+    made.add_argument(
+        "--pack",
+        type=int,
+        default=1,
+        metavar="K",
+        help="a worker trains up to K runs that differ in numbers only by one program",
+    )
     made.add_argument("--only", metavar="NAME", nargs="+", help="these runs of the sweep only")
     made.add_argument(
         "--budget", metavar="B", help="the part of the design that fits: see lab.launch.plan"
@@ -109,6 +116,8 @@ def main(argv: Sequence[str]) -> ExitCode:
     flags, overrides = parse(parser(), argv)
     if flags.workers < 1:
         raise LabError(f"--workers {flags.workers}: at least 1")
+    if flags.pack < 1 or (flags.pack > 1 and flags.together):
+        raise LabError(f"--pack {flags.pack}: at least 1, and 1 with --together")
     if flags.watch and (flags.json or not flags.status):
         raise LabError("--watch: of use with --status, and without --json")
     place = asked_place(flags)
@@ -124,7 +133,8 @@ def main(argv: Sequence[str]) -> ExitCode:
     if flags.worker:
         from lab.launch.worker import work
 
-        return work(runs, cores=[int(core) for core in flags.cores.split(",") if core])
+        cores = [int(core) for core in flags.cores.split(",") if core]
+        return work(runs, cores=cores, pack=flags.pack)
     if flags.list or flags.status:
         _print(flags, runs)
         return ExitCode.DONE

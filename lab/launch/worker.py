@@ -17,6 +17,7 @@ from typing import Any
 
 from lab.core.config import AnyRun, run_directory
 from lab.core.errors import ExitCode, LabError
+from lab.core.program import program
 from lab.core.record import finished, read_rows
 from lab.launch.board import FAILURE
 from lab.launch.branching import waits_for_trunk
@@ -26,8 +27,11 @@ from lab.launch.timesheet import Startup
 POLL_S = 0.5
 
 
-def work(runs: Sequence[AnyRun], *, cores: Sequence[int]) -> ExitCode:
-    """Train every run that nobody else trains, until none is left; a failed one is reported."""
+def work(runs: Sequence[AnyRun], *, cores: Sequence[int], pack: int = 1) -> ExitCode:
+    """Train every run that nobody else trains, until none is left; a failed one is reported.
+
+    Up to `pack` runs of one program are trained together (lab/train/pack.py).
+    """
     began_s = time.monotonic()
     if cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cores)  # before jax counts them for its thread pool
@@ -51,7 +55,8 @@ def work(runs: Sequence[AnyRun], *, cores: Sequence[int]) -> ExitCode:
                 for run in left
                 if not waits_for_trunk(run, runs, functools.partial(_failed, failed=failed))
             ]
-            if not any([_try(run, signals, failed, startup) for run in ready if not signals.came]):
+            packs = packs_of(ready, most=pack)
+            if not any([_train(p, signals, failed, startup) for p in packs if not signals.came]):
                 time.sleep(POLL_S)
     if signals.came:
         return ExitCode.INTERRUPTED
@@ -80,7 +85,59 @@ def _failed(run: AnyRun, failed: set[str]) -> bool:
     return run.name in failed or (run_directory(run) / FAILURE).exists()
 
 
-def _try(run: AnyRun, signals: StopSignal, failed: set[str], startup: Startup) -> bool:
+def packs_of(runs: Sequence[AnyRun], *, most: int) -> list[list[AnyRun]]:
+    """The runs in packs of one program, `most` in each, in the order of their first runs."""
+    if most == 1:
+        return [[run] for run in runs]
+    found: dict[str, list[list[AnyRun]]] = {}
+    packs = []
+    for run in runs:
+        same = found.setdefault(program(run), [])
+        if not same or len(same[-1]) == most:
+            same.append([])
+            packs.append(same[-1])
+        same[-1].append(run)
+    return packs
+
+
+def _train(pack: Sequence[AnyRun], signals: StopSignal, failed: set[str], startup: Startup) -> bool:
+    """Train the runs of a pack that nobody holds, together; False where there was none."""
+    from lab.launch.claim import is_claimed
+
+    free = [
+        run
+        for run in pack
+        if not (_ended(run) or _failed(run, failed) or is_claimed(run_directory(run)))
+    ]
+    if len(free) <= 1:
+        return any([_try(run, signals, failed, startup) for run in free])
+    import jax
+
+    from lab.train.pack import Pack
+
+    seats = Pack(len(free), jax.devices()).seats
+    tried: list[bool] = []
+
+    def sit(run: AnyRun, seat: Any) -> None:
+        try:
+            tried.append(_try(run, signals, failed, startup, seat))
+        finally:
+            seat.leave()
+
+    threads = [
+        threading.Thread(target=sit, args=pair, name=pair[0].name)
+        for pair in zip(free, seats, strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return any(tried)
+
+
+def _try(
+    run: AnyRun, signals: StopSignal, failed: set[str], startup: Startup, seat: Any = None
+) -> bool:
     """Train one run; False where another process holds it or it has ended meanwhile."""
     from lab.launch.claim import ClaimLost, HeldElsewhere, is_claimed
     from lab.launch.runner import train_run
@@ -103,6 +160,7 @@ def _try(run: AnyRun, signals: StopSignal, failed: set[str], startup: Startup) -
             hooks,
             lambda p: tell(run, doing=f"preparing {p.what}", done=p.done, total=p.total),
             startup=startup,
+            seat=seat,
         )
     except ClaimLost as error:
         tell(run, doing="waiting", warning=str(error))
@@ -129,6 +187,7 @@ def _fail(run: AnyRun, failed: set[str], *, reason: str, trace: str) -> None:
 def tell(run: AnyRun, **fields: Any) -> None:
     """One line to the parent; to nobody where it has died, for the run is still to be saved."""
     try:
-        print(json.dumps({"run": run.name, **fields}), flush=True)
+        sys.stdout.write(json.dumps({"run": run.name, **fields}) + "\n")  # at once: of any thread
+        sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

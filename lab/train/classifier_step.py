@@ -14,7 +14,7 @@ from lab.core.config import OptimizerConfig
 from lab.core.layout import Layout
 from lab.train.guard import Guard
 from lab.train.job import Steps, compiled_steps
-from lab.train.optimizer import apply_update, ema_update
+from lab.train.optimizer import Numbers, apply_update, ema_update
 from lab.train.state import State
 
 Batch = dict[str, jax.Array]  # images (B, R, R, C) uint8, label (B,) int32
@@ -42,7 +42,7 @@ def cross_entropies(logits_BK: jax.Array, label_B: jax.Array, *, label_smoothing
 
 
 def train_step(
-    state: State, batch: Batch, key: jax.Array, rate: jax.Array, *, learner: Learner
+    state: State, batch: Batch, key: jax.Array, numbers: Numbers, *, learner: Learner
 ) -> tuple[State, dict[str, jax.Array]]:
     """One update; nothing is random, so the key is not used."""
 
@@ -57,7 +57,7 @@ def train_step(
     (_, terms), grads = jax.value_and_grad(loss_of, has_aux=True)(state["params"])
     optimizer = learner.optimizer
     updates, opt = learner.transform.update(grads, state["opt"], state["params"])
-    params = apply_update(state["params"], updates, rate, optimizer=optimizer, width=1)
+    params = apply_update(state["params"], updates, numbers, optimizer=optimizer, width=1)
     ema = state["ema"]
     if ema is not None:
         ema = ema_update(ema, params, decay=optimizer.ema_decay, step=state["step"])
@@ -81,14 +81,13 @@ def make_classifier_steps(
     layout: Layout, shardings: Any, learner: Learner, *, guard: Guard | None, most: int
 ) -> Steps:
     """Compile-on-first-use steps under a layout; the rate is an argument."""
-    mesh = layout.abstract_mesh
 
     def train(*given: Any) -> tuple[State, dict[str, jax.Array]]:
-        with jax.sharding.use_abstract_mesh(mesh):
+        with layout.tracing():
             return train_step(*given, learner=learner)
 
     def evaluate(params: Any, batch: Batch) -> dict[str, jax.Array]:
-        with jax.sharding.use_abstract_mesh(mesh):
+        with layout.tracing():
             return evaluation_step(params, batch, learner=learner)
 
     return compiled_steps(layout, shardings, train=train, evaluate=evaluate, guard=guard, most=most)

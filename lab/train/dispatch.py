@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ import numpy as np
 from lab.core.keys import Stream, key, keys
 from lab.core.layout import Layout, constrain_batch
 from lab.train.guard import Verdict
+from lab.train.optimizer import Numbers, numbers_at
 from lab.train.state import State
 
 if TYPE_CHECKING:
@@ -30,29 +31,48 @@ Train = Callable[..., tuple[State, dict[str, Any]]]
 def several(train: Train, *, most: int, layout: Layout, shardings: Any) -> Train:
     """`count` of `most` updates in one program.
 
-    run(state, batches, keys (most,), rates (most,), count, *frozen) -> state, metrics (most, ...);
-    `batches` are `most` of them, and what lies beyond `count` is of no account.
+    run(state, batches, keys (most,), numbers (most,), count, *frozen) -> state, metrics of each
+    (most, ...); `batches` are `most` of them, and what lies beyond `count` is of no account.
     """
     specs = jax.tree.map(lambda sharding: sharding.spec, shardings)
 
-    def run(state: State, batches: Any, keys_K: Any, rates_K: Any, count: Any, *frozen: Any):
-        with jax.sharding.use_abstract_mesh(layout.abstract_mesh):
+    def kept(state: State) -> State:
+        with layout.tracing():
+            return jax.lax.with_sharding_constraint(state, specs)
+
+    def run(state: State, batches: Any, keys_K: Any, numbers_K: Any, count: Any, *frozen: Any):
+        with layout.tracing():
             stacked = jax.tree.map(lambda *rows: constrain_batch(jnp.stack(rows), axis=1), *batches)
-        given = (state, batches[0], keys_K[0], rates_K[0], *frozen)
-        _, like = jax.eval_shape(train, *given)
-        nothing = jax.tree.map(lambda m: jnp.zeros((most, *m.shape), m.dtype), like)
-
-        def one(number: jax.Array, carried: tuple[State, Any]) -> tuple[State, Any]:
-            before, found = carried
-            batch = jax.tree.map(lambda x: x[number], stacked)
-            after, metrics = train(before, batch, keys_K[number], rates_K[number], *frozen)
-            with jax.sharding.use_abstract_mesh(layout.abstract_mesh):
-                after = jax.lax.with_sharding_constraint(after, specs)
-            return after, jax.tree.map(lambda rows, m: rows.at[number].set(m), found, metrics)
-
-        return jax.lax.fori_loop(0, count, one, (state, nothing))
+        return loop(train, state, stacked, keys_K, numbers_K, count, *frozen, kept=kept)
 
     return run
+
+
+def loop(
+    train: Train,
+    state: State,
+    batches_K: Any,
+    keys_K: jax.Array,
+    numbers_K: Any,
+    count: jax.Array,
+    *frozen: Any,
+    kept: Callable[[State], State] = lambda state: state,
+) -> tuple[State, dict[str, jax.Array]]:
+    """`count` of K updates one after the other, their batches in a first axis; metrics (K, ...)."""
+    most = len(keys_K)
+
+    def at(number: Any) -> tuple[Any, ...]:
+        return jax.tree.map(lambda x: x[number], (batches_K, keys_K, numbers_K))
+
+    _, like = jax.eval_shape(lambda: train(state, *at(0), *frozen))
+    nothing = jax.tree.map(lambda m: jnp.zeros((most, *m.shape), m.dtype), like)
+
+    def one(number: jax.Array, carried: tuple[State, Any]) -> tuple[State, Any]:
+        before, found = carried
+        after, metrics = train(before, *at(number), *frozen)
+        return kept(after), jax.tree.map(lambda rows, m: rows.at[number].set(m), found, metrics)
+
+    return jax.lax.fori_loop(0, count, one, (state, nothing))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -108,8 +128,8 @@ class Dispatcher:
 
     def __init__(self, job: Job[Any], steps: Steps) -> None:
         self.most = job.run.execution.steps_per_dispatch
+        self.steps = steps
         self._job = job
-        self._steps = steps
 
     def start(
         self,
@@ -124,20 +144,49 @@ class Dispatcher:
 
         What is random in a batch goes with its number, which is `shift` above its update's.
         """
-        seed, number = self._job.run.seed, first + shift
-        placed = [self._job.place(b, Stream.TRAIN, number + at) for at, b in enumerate(batches)]
-        if self._steps.several is None:
-            given = (placed[0], key(seed, Stream.TRAIN, number), jnp.float32(rates[0]))
-            state, metrics = self._steps.train(state, *given)
+        asked = Asked.of(self._job, first, batches, rates, shift=shift, most=self.most)
+        if self.steps.several is None:
+            numbers = jax.tree.map(lambda x: x[0], asked.numbers_K)
+            drawn = key(self._job.run.seed, Stream.TRAIN, first + shift)
+            state, metrics = self.steps.train(state, asked.batches[0], drawn, numbers)
             return state, Started(first, rates, metrics, stacked=False)
-        padding = self.most - len(placed)
-        numbers = number + np.arange(self.most, dtype=np.uint32)
-        padded = np.asarray([*rates, *[0.0] * padding], np.float32)
-        state, metrics = self._steps.several(
-            state,
-            (*placed, *placed[-1:] * padding),
-            keys(seed, Stream.TRAIN, numbers),
-            padded,
-            np.int32(len(placed)),
+        state, metrics = self.steps.several(
+            state, asked.batches, asked.keys_K, asked.numbers_K, np.int32(len(rates))
         )
         return state, Started(first, rates, metrics, stacked=True)
+
+    def whole(self, state: State) -> State:
+        """The state as a tree of arrays."""
+        return state
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """What K updates of a run are started with; those beyond `count` are padding."""
+
+    batches: tuple[dict[str, jax.Array], ...]
+    keys_K: jax.Array
+    numbers_K: Numbers
+    count: int
+
+    @classmethod
+    def of(
+        cls,
+        job: Job[Any],
+        first: int,
+        batches: Sequence[Mapping[str, np.ndarray]],
+        rates: Sequence[float],
+        *,
+        shift: int,
+        most: int,
+    ) -> Self:
+        """The batches placed, with the keys and numbers of their updates."""
+        number = first + shift
+        placed = [job.place(b, Stream.TRAIN, number + at) for at, b in enumerate(batches)]
+        padding = most - len(placed)
+        return cls(
+            batches=(*placed, *placed[-1:] * padding),
+            keys_K=keys(job.run.seed, Stream.TRAIN, number + np.arange(most, dtype=np.uint32)),
+            numbers_K=numbers_at(job.run.optimizer, [*rates, *[0.0] * padding]),
+            count=len(placed),
+        )

@@ -56,16 +56,19 @@ class Loss:
 class Steps:
     """The compiled functions of a run.
 
-    train(state, batch, key, rate) -> state, metrics (scalars; the job's training loss and
+    train(state, batch, key, numbers) -> state, metrics (scalars; the job's training loss and
     grad_norm among them; under a guard its verdict too); the state is donated.
-    several(state, batches, keys, rates, count) -> state, metrics: see lab/train/dispatch.py; None
+    several(state, batches, keys, numbers, count) -> state, metrics: see lab/train/dispatch.py; None
     where one at a time is asked for.
     evaluate(params, batch) -> arrays (B, ...) of each image.
+    update is `train` before compilation, which takes the trees `frozen` after all else.
     """
 
     train: Train
     several: Train | None
     evaluate: Callable[..., dict[str, jax.Array]]
+    update: Train
+    frozen: tuple[Any, ...]
 
 
 def compiled_steps(
@@ -100,6 +103,8 @@ def compiled_steps(
         train=jitted(step, rows, 2),
         several=jitted(group, (rows,) * most, 3) if most > 1 else None,
         evaluate=jax.jit(evaluate, in_shardings=(shardings["params"], rows), out_shardings=whole),
+        update=step,
+        frozen=placed,
     )
 
 

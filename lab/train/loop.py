@@ -39,10 +39,10 @@ from lab.core.writing import writing
 from lab.train.agreement import Agreement, Wishes, meet
 from lab.train.checkpoints import Checkpoints
 from lab.train.dispatch import Dispatcher, Started, Updated
-from lab.train.evaluate import Evaluation
 from lab.train.hooks import Doing, Hooks, Outcome, Progress, Status
 from lab.train.job import Job
 from lab.train.optimizer import learning_rate
+from lab.train.pack import Seat
 from lab.train.rows import Rows
 from lab.train.spikes import Diverged, RollBack, Spike, Spikes
 from lab.train.state import State
@@ -62,7 +62,7 @@ class _Waiting:
 class Loop:
     """One run from its newest good checkpoint to its end."""
 
-    def __init__(self, job: Job, hooks: Hooks) -> None:
+    def __init__(self, job: Job, hooks: Hooks, dispatcher: Dispatcher | Seat | None = None):
         self.job = job
         self.hooks = hooks
         hooks.beat(Doing.RESTORING, 0)
@@ -71,12 +71,10 @@ class Loop:
         if self.peers.count > 1:
             meet(job.layout, self.peers)
             self.agreement = Agreement(job.layout)
-        self.compiled = job.steps()
-        self.dispatcher = Dispatcher(job, self.compiled)
+        self.dispatcher = dispatcher or Dispatcher(job, job.steps())
         self.wishes = Wishes()  # that all processes know of
-        self.store = Checkpoints(
-            job.directory, job.run.execution, self.peers, kept=job.branch_steps
-        )
+        kept = job.branch_steps
+        self.store = Checkpoints(job.directory, job.run.execution, self.peers, kept=kept)
         self.spikes = Spikes(job.guard)
         self._begin_at(self.store.restore(job.abstract_state))
         self.record = Record(
@@ -87,7 +85,6 @@ class Loop:
             evaluation_rows=1 + (self.state["ema"] is not None),
             follows=not self.peers.leads,
         )
-        self.last_save_s = hooks.clock()
         self.watch = Stopwatch(hooks.clock, step=self.start)
         self.rows = Rows(self.record, job, self.watch)
         self.updated, self.looked = False, False  # before the first of both something compiles
@@ -143,7 +140,7 @@ class Loop:
     def _timed_save_is_due(self) -> bool:
         """By this process's clock; of several processes the first one's counts."""
         every_s = 60 * self.job.run.execution.checkpoint_every_minutes
-        return bool(every_s) and self.hooks.clock() - self.last_save_s >= every_s
+        return bool(every_s) and self.watch.since_save_s >= every_s
 
     def _run(self) -> Outcome:
         job, total, shift = self.job, self.job.total_steps, self.spikes.shift
@@ -318,10 +315,13 @@ class Loop:
         if self.agreement:
             self._stop_if_asked()  # before the evaluation, for it is not seen inside
         self.hooks.beat(Doing.EVALUATING, self.step)
-        raw = self._evaluation(self.state["params"])
-        rows = {"raw": raw}
-        if self.state["ema"] is not None:
-            rows["ema"] = self._evaluation(self.state["ema"])
+        states = {"raw": self.state["params"], "ema": self.state["ema"]}
+        rows = {
+            name: self.job.evaluate(self.dispatcher.steps, params, between=self._between_batches)
+            for name, params in states.items()
+            if params is not None
+        }
+        raw = rows["raw"]
         if step in self.record.steps["evaluation"]:
             rows = {}  # killed between the last save and the end row
         for weights, evaluation in rows.items():
@@ -338,21 +338,17 @@ class Loop:
         self.watch.restart(step)
         return {**raw.row(), "weights": "raw"}
 
-    def _evaluation(self, params: Any) -> Evaluation:
-        return self.job.evaluate(self.compiled, params, between=self._between_batches)
-
     def _save(self, step: int, metrics: dict[str, Any]) -> None:
         self.hooks.check_claim()
         self._write_waiting()
         self.hooks.beat(Doing.SAVING, step)
         self.record.sync()
         held = self.spikes.held(step, newest=self.saved_step)
-        progress = self._progress_at(step)
-        self.store.save(step, self.state, metrics={**progress, **metrics}, held=held)
+        whole, there = self.dispatcher.whole(self.state), {**self._progress_at(step), **metrics}
+        self.store.save(step, whole, metrics=there, held=held)
         self.saved_step, self.saved_evaluation = step, bool(metrics)
         self.wishes = dataclasses.replace(self.wishes, save=False)
-        self.last_save_s = self.hooks.clock()
-        self.watch.restart(step)
+        self.watch.saved(step)
 
     def _save_near(self, step: int) -> None:
         """Beside the shared ones; a state that is not trusted is not saved."""
@@ -361,7 +357,8 @@ class Loop:
             return
         self.hooks.beat(Doing.SAVING, step)
         self.record.sync()
-        self.store.save_near(step, self.state, metrics=self._progress_at(step))
+        whole = self.dispatcher.whole(self.state)
+        self.store.save_near(step, whole, metrics=self._progress_at(step))
         self.watch.restart(step)
 
     def _progress_at(self, step: int) -> dict[str, Any]:

@@ -1,14 +1,32 @@
 """AdamW (Loshchilov & Hutter 2019) with a width rule, and the schedules of its rate."""
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from lab.core.config import OptimizerConfig, cooldown_steps
 from lab.layers.parameters import is_matrix, is_parameter, rate_multiplier
+
+
+class Numbers(NamedTuple):
+    """What of an optimiser is an argument of the step, so that runs share a program: float32 ().
+
+    Of several updates float32 (n,).
+    """
+
+    rate: jax.Array
+    weight_decay: jax.Array
+
+
+def numbers_at(optimizer: OptimizerConfig, rates: float | Sequence[float]) -> Numbers:
+    """The numbers of an update at this rate, or of several."""
+    rate = np.asarray(rates, np.float32)
+    return Numbers(rate, np.full_like(rate, optimizer.weight_decay))
 
 
 def learning_rate(
@@ -39,7 +57,7 @@ def direction(optimizer: OptimizerConfig) -> optax.GradientTransformation:
 
 
 def apply_update(
-    params: Any, updates: Any, rate: jax.Array, *, optimizer: OptimizerConfig, width: int
+    params: Any, updates: Any, numbers: Numbers, *, optimizer: OptimizerConfig, width: int
 ) -> Any:
     """params - rate (multiplier direction + decay params), decay on matrices only.
 
@@ -50,7 +68,8 @@ def apply_update(
         multiplier = rate_multiplier(
             param, rule=optimizer.width_rule, base_width=optimizer.base_width, width=width
         )
-        decay = optimizer.weight_decay if is_matrix(param) else 0.0
+        decay = numbers.weight_decay if is_matrix(param) else 0.0
+        rate = numbers.rate
         return jax.tree.map(lambda p, u: p - rate * (multiplier * u + decay * p), param, update)
 
     return jax.tree.map(of, params, updates, is_leaf=is_parameter)

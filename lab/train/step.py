@@ -15,7 +15,7 @@ from lab.layers.draws import WHOLE, Part, in_parts
 from lab.models.objective import NATS
 from lab.train.guard import Guard
 from lab.train.job import Steps, compiled_steps
-from lab.train.optimizer import apply_update, ema_update
+from lab.train.optimizer import Numbers, apply_update, ema_update
 from lab.train.state import State
 
 # codes (B, T, S), label (B,), weight (B,); in evaluations number (B,): which image of the split it
@@ -107,19 +107,20 @@ def make_steps(
     A training batch runs in so many `parts`, `most` updates in a dispatch. With a guard the state
     has its part.
     """
-    mesh = layout.abstract_mesh
     specs = jax.tree.map(lambda sharding: sharding.spec, shardings["params"])
 
     def placed(gradients: Any) -> Any:
+        if not layout.traced:
+            return gradients
         return jax.lax.with_sharding_constraint(gradients, specs)
 
-    def train(state: State, batch: Batch, key: jax.Array, rate: jax.Array):
-        with jax.sharding.use_abstract_mesh(mesh):
+    def train(state: State, batch: Batch, key: jax.Array, numbers: Numbers):
+        with layout.tracing():
             loss, grads = loss_and_gradients(
                 state["params"], batch, key, parts=parts, placed=placed
             )
         updates, opt = transform.update(grads, state["opt"], state["params"])
-        params = apply_update(state["params"], updates, rate, optimizer=optimizer, width=width)
+        params = apply_update(state["params"], updates, numbers, optimizer=optimizer, width=width)
         ema = state["ema"]
         if ema is not None:
             ema = ema_update(ema, params, decay=optimizer.ema_decay, step=state["step"])
@@ -127,7 +128,7 @@ def make_steps(
         return {"params": params, "opt": opt, "ema": ema, "step": state["step"] + 1}, metrics
 
     def evaluate(params: Any, batch: Batch) -> dict[str, jax.Array]:
-        with jax.sharding.use_abstract_mesh(mesh):
+        with layout.tracing():
             return evaluation(params, batch, draws=bound_draws)
 
     return compiled_steps(layout, shardings, train=train, evaluate=evaluate, guard=guard, most=most)

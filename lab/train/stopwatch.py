@@ -20,12 +20,22 @@ class Stopwatch:
     def __init__(self, clock: Callable[[], float], *, step: int) -> None:
         self._clock = clock
         self._began_s = clock()
-        self.restart(step)
+        self.saved(step)
 
     def restart(self, step: int) -> None:
         """Leave what came before this step out of the next speed."""
         self._since_s, self._since_step = self._clock(), step
         self._waited_s = 0.0
+
+    def saved(self, step: int) -> None:
+        """Leave a save out of the next speed, and count the time since."""
+        self._saved_s = self._clock()
+        self.restart(step)
+
+    @property
+    def since_save_s(self) -> float:
+        """Since the last save by this process, or since it began to train."""
+        return self._clock() - self._saved_s
 
     @contextmanager
     def waiting_for_data(self) -> Iterator[None]:

@@ -27,7 +27,7 @@ from lab.tokenizers.levels import in_unit_range, to_levels
 from lab.tokenizers.reconstruction_loss import l1_per_image, l2_per_image
 from lab.train.guard import Guard
 from lab.train.job import Steps, compiled_steps
-from lab.train.optimizer import apply_update, ema_update
+from lab.train.optimizer import Numbers, apply_update, ema_update
 from lab.train.state import State
 
 Distance = Callable[[jax.Array, jax.Array], jax.Array]  # images, reconstructions -> (B,)
@@ -119,10 +119,10 @@ def autoencoder_gradients(
 
 
 def _updated(
-    params: Any, opt: Any, grads: Any, rate: jax.Array, learner: "Learner"
+    params: Any, opt: Any, grads: Any, numbers: Numbers, learner: "Learner"
 ) -> tuple[Any, Any]:
     updates, opt = learner.transform.update(grads, opt, params)
-    return apply_update(params, updates, rate, optimizer=learner.optimizer, width=1), opt
+    return apply_update(params, updates, numbers, optimizer=learner.optimizer, width=1), opt
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +134,7 @@ class Learner:
 
 
 def critic_update(
-    critic: dict[str, Any], images: jax.Array, others: jax.Array, rate: jax.Array, learner: Learner
+    critic: dict[str, Any], images: jax.Array, others: jax.Array, numbers: Numbers, learner: Learner
 ) -> tuple[dict[str, Any], jax.Array]:
     """One update of the discriminator on images and their reconstructions, and its hinge loss."""
 
@@ -142,7 +142,7 @@ def critic_update(
         return hinge_discriminator(params(images), params(others))
 
     loss, grads = jax.value_and_grad(loss_of)(critic["params"])
-    params, opt = _updated(critic["params"], critic["opt"], grads, rate, learner)
+    params, opt = _updated(critic["params"], critic["opt"], grads, numbers, learner)
     return {"params": params, "opt": opt}, loss
 
 
@@ -160,7 +160,7 @@ def train_step(
     state: State,
     batch: Batch,
     key: jax.Array,
-    rate: jax.Array,
+    numbers: Numbers,
     perceptual: Distance | None,
     *,
     objective: Objective,
@@ -182,11 +182,11 @@ def train_step(
     if critic is not None:
         critic, terms["discriminator"] = jax.lax.cond(
             adversarial,
-            lambda c: critic_update(c, images, reconstructions, rate, learner),
+            lambda c: critic_update(c, images, reconstructions, numbers, learner),
             lambda c: (c, jnp.float32(0)),
             critic,
         )
-    params, opt = _updated(state["params"], state["opt"], grads, rate, learner)
+    params, opt = _updated(state["params"], state["opt"], grads, numbers, learner)
     if usage is not None:
         usage, terms["restarted"] = restarted_codes(
             params.bottleneck, usage, bottled, restart_key, below=objective.restart_below
@@ -226,14 +226,13 @@ def make_tokenizer_steps(
     most: int,
 ) -> Steps:
     """Compile-on-first-use steps under a layout; `most` updates in a dispatch."""
-    mesh = layout.abstract_mesh
 
     def train(*given: Any) -> tuple[State, dict[str, jax.Array]]:
-        with jax.sharding.use_abstract_mesh(mesh):
+        with layout.tracing():
             return train_step(*given, objective=objective, learner=learner)
 
     def evaluate(params: Any, batch: Batch) -> dict[str, jax.Array]:
-        with jax.sharding.use_abstract_mesh(mesh):
+        with layout.tracing():
             return evaluation_step(params, batch, objective=objective)
 
     return compiled_steps(

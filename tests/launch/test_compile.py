@@ -7,7 +7,6 @@ import json
 import re
 
 import jax
-import jax.numpy as jnp
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
@@ -21,6 +20,7 @@ from lab.launch import compile_job
 from lab.launch.compile_job import World, abstract_job, compiled, lowered, planned_spec
 from lab.launch.compile_plan import carry_out, sampler_settings
 from lab.launch.compile_report import estimate, report
+from lab.train.optimizer import numbers_at
 from tests.launch.commands import command, refused
 from tests.launch.planning import plan_of
 from tests.models.worlds import config
@@ -49,7 +49,9 @@ def test_the_abstract_step_is_the_one_that_a_run_takes(tmp_path):
     real = real_job(tmp_path, layout="fsdp", size="s1", **{"model.width": 32, "model.heads": 2})
     batch = real.place(real.train_batches().at(0), Stream.TRAIN, 0)
     step_key = key(real.run.seed, Stream.TRAIN, 0)
-    taken = real.steps().train.lower(real.initial_state(), batch, step_key, jnp.float32(0.1))
+    taken = real.steps().train.lower(
+        real.initial_state(), batch, step_key, numbers_at(real.run.optimizer, 0.1)
+    )
     world = World(spec=real.spec, classes=3, examples=48)
     planned = abstract_job(real.run, real.layout, world)
     texts = [low.as_text() for low in (lowered(planned, "train"), taken)]

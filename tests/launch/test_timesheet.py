@@ -70,6 +70,7 @@ def test_kinds_of_a_whole_run_sum_to_its_time_exactly(tmp_path, every_line):
     assert all(last[f"{kind}_s"] > 0 for kind in KINDS)
     assert lines[0]["before_claim_s"] == 7.0 and lines[0]["step"] is None
     assert [line["step"] for line in lines if line["step"] is not None][0] == 0
+    assert beats[:3] == [Doing.RESTORING, Doing.EVALUATING, Doing.COMPILING]
     assert beats.count(Doing.COMPILING) == 2, "one update and one batch of an evaluation compile"
     assert beats.count(Doing.UPDATING) == STEPS - 1
 

@@ -14,7 +14,7 @@ from lab.core.keys import Stream, key
 from lab.core.store import Store
 from lab.train.guard import Guard, Verdict, initial_guard, judged
 from lab.train.loop import Status
-from lab.train.optimizer import learning_rate
+from lab.train.optimizer import learning_rate, numbers_at
 from tests.models.worlds import config
 from tests.train import jobs
 from tests.train.jobs import record, train
@@ -163,7 +163,9 @@ def stepped(tmp_path, batches):
         rate = learning_rate(plain.run.optimizer, step, total_steps=STEPS, warmup_steps=2)
         state = {**state, "step": plain.layout.replicate(np.int32(step))}
         batch = plain.place(plain.train_batches().at(number), Stream.TRAIN, number)
-        state, _ = steps.train(state, batch, key(0, Stream.TRAIN, number), jnp.float32(rate))
+        state, _ = steps.train(
+            state, batch, key(0, Stream.TRAIN, number), numbers_at(plain.run.optimizer, rate)
+        )
     return state
 
 

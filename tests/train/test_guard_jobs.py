@@ -7,6 +7,7 @@ import pytest
 
 from lab.core.keys import Stream, key
 from lab.train.guard import Verdict
+from lab.train.optimizer import numbers_at
 from tests.train import classifier_jobs, tokenizer_jobs
 from tests.train.test_guard import W, job
 
@@ -29,7 +30,9 @@ def test_no_leaf_of_any_job_moves_in_a_suspicious_update(tmp_path, kind):
 
     def updated(state, step):
         batch = made.place(made.train_batches().at(step), Stream.TRAIN, step)
-        return steps.train(state, batch, key(0, Stream.TRAIN, step), jnp.float32(0.01))
+        return steps.train(
+            state, batch, key(0, Stream.TRAIN, step), numbers_at(made.run.optimizer, 0.01)
+        )
 
     for step in range(3):  # the discriminator begins at step 2
         state, metrics = updated(state, step)

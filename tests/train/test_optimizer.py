@@ -79,7 +79,7 @@ def test_update_against_adamw_in_float64():
             decay = 0.0 if role == "scale" else 0.1
             want[i] = want[i] - 0.01 * (multiplier * hat + decay * want[i])
         updates, state = transform.update(grads, state, model)
-        model = opt.apply_update(model, updates, jnp.float32(0.01), optimizer=o, width=48)
+        model = opt.apply_update(model, updates, opt.numbers_at(o, 0.01), optimizer=o, width=48)
     for got, expected in zip(jax.tree.leaves(model), want, strict=True):
         np.testing.assert_allclose(got, expected, rtol=2e-4, atol=2e-6)
 
@@ -119,7 +119,7 @@ def coordinate_sizes(rule, width):
     for _ in range(3):
         grads = jax.grad(training_loss)(model, batch, None)
         updates, state = transform.update(grads, state, model)
-        model = opt.apply_update(model, updates, jnp.float32(0.001), optimizer=o, width=width)
+        model = opt.apply_update(model, updates, opt.numbers_at(o, 0.001), optimizer=o, width=width)
     after = model.order.features(model, tokens, batch["label"], None)
     logits = model.head.logits(after)
     return float(jnp.mean(jnp.abs(after - before))), float(jnp.std(logits))

@@ -1,0 +1,363 @@
+"""Many small runs in one program: runs of one compiled program, updated together.
+
+A small model does not fill a device, and a host needs as long to start its update as that of a
+large one. Runs that differ in numbers only (lab/core/program.py) take their updates by one call:
+on one device one after the other or side by side, on several devices each on its own.
+
+Every run keeps its own loop, record, checkpoints and place in its data. The loops are threads of
+one process; where one asks for its next updates it waits until all have asked (or ended), and then
+all are started at once. They need not be at one step: batches, keys and numbers are arguments. A
+run that evaluates or saves holds the others up, one that ends or fails leaves its seat.
+
+L seats of a device, M updates in a dispatch, P devices.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from lab.train.dispatch import Asked, Started, Train, loop
+from lab.train.state import State
+
+if TYPE_CHECKING:
+    from lab.train.job import Job, Steps
+
+AXIS = "seat"
+
+
+def program(update: Train, *, mesh: Mesh | None, side_by_side: bool) -> Callable[..., Any]:
+    """All updates of all seats.
+
+    run(states (L, ...), batches: L of M, keys (L, M), numbers (L, M), counts (L,), *frozen) ->
+    states, metrics (L, M, ...); the states are donated. With a mesh everything but `frozen` is that
+    of each device, one after the other in the first axis: a batch of P B images.
+
+    Of several seats on a device the updates are `side_by_side` in one computation, or one after
+    the other; of one seat they are those of the run alone.
+    """
+
+    def of_device(states: State, batches: Any, keys: Any, numbers: Any, counts: Any, *frozen: Any):
+        stacked = [jax.tree.map(lambda *rows: jnp.stack(rows), *each) for each in batches]
+
+        def of_seat(given: tuple[Any, ...]) -> tuple[State, dict[str, jax.Array]]:
+            return loop(update, *given, *frozen)
+
+        if len(stacked) == 1:
+            first = jax.tree.map(lambda x: x[0], (states, keys, numbers, counts))
+            given = (first[0], stacked[0], *first[1:])
+            return jax.tree.map(lambda x: x[None], of_seat(given))
+        batches_LM = jax.tree.map(lambda *rows: jnp.stack(rows), *stacked)
+        over = jax.vmap(of_seat) if side_by_side else functools.partial(jax.lax.map, of_seat)
+        return over((states, batches_LM, keys, numbers, counts))
+
+    if mesh is None:
+        return jax.jit(of_device, donate_argnums=0)
+
+    def of_all(*given: Any) -> Any:
+        own, frozen = given[:5], given[5:]
+        rows, whole = PartitionSpec(AXIS), PartitionSpec()
+        specs = (*(rows,) * len(own), *(whole,) * len(frozen))
+        run = jax.shard_map(of_device, mesh=mesh, in_specs=specs, out_specs=rows, check_vma=False)
+        return run(*given)
+
+    return jax.jit(of_all, donate_argnums=0)
+
+
+class Pack:
+    """The seats of some runs on some devices."""
+
+    def __init__(self, seats: int, devices: Sequence[jax.Device]) -> None:
+        """No more devices are used than there are seats."""
+        self.devices = list(devices)[:seats]
+        self._order: list[list[int | None]] = [[] for _ in self.devices]  # seats of each device
+        for seat in range(seats):
+            self._order[seat % len(self.devices)].append(seat)
+        most = max(len(order) for order in self._order)
+        for order in self._order:
+            order += [None] * (most - len(order))
+        self.seats = [Seat(self, number) for number in range(seats)]
+        self._open = set(range(seats))
+        self._asked: dict[int, tuple[Any, Asked]] = {}
+        self._given: dict[int, _Row | Exception] = {}
+        self._changed = threading.Condition()
+        self._states: list[State] = []  # of each device: (L, ...)
+        self._spare: list[Asked] = []  # of each device: for seats that nobody sits on
+        self._steps: Steps | None = None
+        self._run: Callable[..., Any] | None = None
+
+    def device_of(self, number: int) -> jax.Device:
+        """Where a seat's run lives."""
+        return self.devices[self._place(number)[0]]
+
+    def _place(self, number: int) -> tuple[int, int]:
+        """Device and slot of a seat."""
+        for device, order in enumerate(self._order):
+            if number in order:
+                return device, order.index(number)
+        raise KeyError(number)
+
+    def leave(self, number: int) -> None:
+        """The run of a seat asks for nothing more."""
+        with self._changed:
+            self._open.discard(number)
+            self._asked.pop(number, None)
+            self._changed.notify_all()
+
+    def started(self, number: int, steps: Steps, state: Any, asked: Asked) -> _Row:
+        """Wait until all have asked, and start; what comes of this seat's updates."""
+        with self._changed:
+            self._steps = self._steps or steps
+            self._asked[number] = (state, asked)
+            self._changed.notify_all()
+            while number in self._asked:
+                if set(self._asked) == self._open:
+                    self._start_all()
+                else:
+                    self._changed.wait()
+            given = self._given.pop(number)
+        if isinstance(given, Exception):
+            raise given
+        return given
+
+    def _start_all(self) -> None:
+        """Under the lock, while all others wait."""
+        asked, self._asked = self._asked, {}
+        try:
+            self._given = self._update(asked)
+        except Exception as error:  # noqa: BLE001 every one of the runs raises it
+            self._given = dict.fromkeys(asked, error)
+        self._changed.notify_all()
+
+    def _update(self, asked: Mapping[int, tuple[Any, Asked]]) -> dict[int, _Row | Exception]:
+        assert self._steps is not None  # who asked brought them
+        self._seat_states(asked)
+        self._spare = self._spare or [next(iter(asked.values()))[1]] * len(self.devices)
+        slots: list[list[Asked]] = []
+        for device, order in enumerate(self._order):
+            here = [asked[number][1] for number in order if number in asked]
+            self._spare[device] = here[0] if here else self._spare[device]
+            idle = dataclasses.replace(self._spare[device], count=0)
+            slots.append([asked[n][1] if n in asked else idle for n in order])
+        flat = [each for device in slots for each in device]
+        given = (
+            self._assembled(self._states),
+            self._batches(slots),
+            self._spread(jnp.stack([each.keys_K for each in flat])),
+            jax.tree.map(lambda *rows: self._spread(np.stack(rows)), *(e.numbers_K for e in flat)),
+            self._spread(np.asarray([each.count for each in flat], np.int32)),
+        )
+        if self._run is None:
+            alike = self.devices[0].platform == "cpu"
+            self._run = program(self._steps.update, mesh=self._mesh, side_by_side=not alike)
+        states, metrics = self._run(*given, *self._steps.frozen)
+        self._states = self._parts(states)
+        fetched, slots_each = _Fetched(metrics), len(self._order[0])
+        return {
+            number: _Row(fetched, device * slots_each + slot)
+            for device, order in enumerate(self._order)
+            for slot, number in enumerate(order)
+            if number in asked
+        }
+
+    @functools.cached_property
+    def _mesh(self) -> Mesh | None:
+        if len(self.devices) == 1:
+            return None
+        return Mesh(np.asarray(self.devices), (AXIS,), axis_types=(AxisType.Auto,))
+
+    def _seat_states(self, asked: Mapping[int, tuple[Any, Asked]]) -> None:
+        """Put the states of runs that come from a checkpoint or the beginning into their slots."""
+        fresh = {n: state for n, (state, _) in asked.items() if not isinstance(state, Lane)}
+        if not self._states:
+            any_state = next(iter(fresh.values()))
+            self._states = [
+                _stacked([fresh[n] if n in fresh else any_state for n in order], device)
+                for order, device in zip(self._order, self.devices, strict=True)
+            ]
+            return
+        for number, state in fresh.items():
+            device, slot = self._place(number)
+            self._states[device] = _replaced(self._states[device], state, slot)
+        self._close_ranks(asked)
+
+    def _close_ranks(self, asked: Mapping[int, Any]) -> None:
+        """On one device half the slots go where the rest is enough; the program is made anew."""
+        (order, *others) = self._order
+        left = [slot for slot, number in enumerate(order) if number in asked]
+        if others or 2 * len(left) > len(order):
+            return
+        chosen = np.asarray(left)
+        self._states = [jax.tree.map(lambda x: x[chosen], self._states[0])]
+        self._order = [[order[slot] for slot in left]]
+
+    def _spread(self, rows: Any) -> Any:
+        """Rows (P L, ...) of all slots, each where its device is."""
+        if self._mesh is None:
+            return rows
+        return jax.device_put(rows, NamedSharding(self._mesh, PartitionSpec(AXIS)))
+
+    def _joined(self, parts: Sequence[jax.Array]) -> jax.Array:
+        """One array of equal parts on the devices, one after the other in the first axis."""
+        assert self._mesh is not None  # of several devices
+        shape = (len(parts) * parts[0].shape[0], *parts[0].shape[1:])
+        sharding = NamedSharding(self._mesh, PartitionSpec(AXIS))
+        return jax.make_array_from_single_device_arrays(shape, sharding, list(parts))
+
+    def _assembled(self, states: Sequence[State]) -> State:
+        if self._mesh is None:
+            return states[0]
+        return jax.tree.map(lambda *parts: self._joined(parts), *states)
+
+    def _batches(self, slots: Sequence[Sequence[Asked]]) -> Any:
+        """L tuples of M batches; of several devices each is that of all, P B images."""
+        if self._mesh is None:
+            return tuple(each.batches for each in slots[0])
+        return tuple(
+            jax.tree.map(lambda *parts: self._joined(parts), *(each.batches for each in same))
+            for same in zip(*slots, strict=True)
+        )
+
+    def _parts(self, states: State) -> list[State]:
+        if self._mesh is None:
+            return [states]
+        return [
+            jax.tree.map(lambda leaf, d=device: _shard_on(leaf, d), states)
+            for device in self.devices
+        ]
+
+    def taken(self, number: int) -> State:
+        """The state of a seat, in arrays of its own."""
+        device, slot = self._place(number)
+        return _picked(self._states[device], slot)
+
+
+class Seat:
+    """A run's place in a pack: starts its updates as a Dispatcher would."""
+
+    def __init__(self, pack: Pack, number: int) -> None:
+        self.number = number
+        self._pack = pack
+        self._job: Job[Any] | None = None
+
+    @property
+    def device(self) -> jax.Device:
+        """Where the run lives."""
+        return self._pack.device_of(self.number)
+
+    def sit(self, job: Job[Any]) -> None:
+        """Take the seat for a run, whose layout is that of the device."""
+        self._job = job
+        self.most = job.run.execution.steps_per_dispatch
+        self.steps = job.steps()
+
+    def start(
+        self,
+        state: Any,
+        first: int,
+        batches: Sequence[Mapping[str, np.ndarray]],
+        rates: Sequence[float],
+        *,
+        shift: int = 0,
+    ) -> tuple[Any, Started]:
+        """Start updates together with those of the other runs; see Dispatcher.start."""
+        assert self._job is not None  # it sat down before its loop began
+        asked = Asked.of(self._job, first, batches, rates, shift=shift, most=self.most)
+        row = self._pack.started(self.number, self.steps, state, asked)
+        return Lane(self._pack, self.number), Started(first, rates, row, stacked=True)
+
+    def whole(self, state: Any) -> State:
+        """The state as a tree of arrays."""
+        return self._pack.taken(self.number) if isinstance(state, Lane) else state
+
+    def leave(self) -> None:
+        """Ask for nothing more."""
+        self._pack.leave(self.number)
+
+
+class Lane(Mapping[str, Any]):
+    """The state of a run that lies in its pack's; its parts are taken out where they are looked at.
+
+    It changes by the run's own updates only.
+    """
+
+    def __init__(self, pack: Pack, number: int) -> None:
+        self._pack, self._number = pack, number
+        self._taken: State | None = None
+
+    def _whole(self) -> State:
+        self._taken = self._taken or self._pack.taken(self._number)
+        return self._taken
+
+    def __getitem__(self, part: str) -> Any:
+        return self._whole()[part]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._whole())
+
+    def __len__(self) -> int:
+        return len(self._whole())
+
+
+class _Fetched:
+    """Metrics (P L, M, ...) of all seats, copied to the host once, when the first one looks."""
+
+    def __init__(self, metrics: Mapping[str, jax.Array]) -> None:
+        self.metrics = metrics
+        self._lock = threading.Lock()
+        self._host: dict[str, np.ndarray] = {}
+
+    def of(self, name: str) -> np.ndarray:
+        """All rows of a metric. Waits for the devices."""
+        with self._lock:
+            if name not in self._host:
+                self._host[name] = np.asarray(self.metrics[name])
+            return self._host[name]
+
+
+class _Row(Mapping[str, Any]):
+    """The metrics (M, ...) of one seat."""
+
+    def __init__(self, fetched: _Fetched, row: int) -> None:
+        self._fetched, self._row = fetched, row
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._fetched.of(name)[self._row]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._fetched.metrics)
+
+    def __len__(self) -> int:
+        return len(self._fetched.metrics)
+
+    def block_until_ready(self) -> _Row:
+        """Wait for the devices."""
+        jax.block_until_ready(dict(self._fetched.metrics))
+        return self
+
+
+def _stacked(states: Sequence[State], device: jax.Device) -> State:
+    here = [jax.device_put(state, device) for state in states]
+    return jax.jit(lambda *each: jax.tree.map(lambda *rows: jnp.stack(rows), *each))(*here)
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _replaced(states: State, state: State, slot: Any) -> State:
+    return jax.tree.map(lambda rows, row: rows.at[slot].set(row), states, state)
+
+
+@jax.jit
+def _picked(states: State, slot: Any) -> State:
+    return jax.tree.map(lambda rows: rows[slot], states)
+
+
+def _shard_on(leaf: jax.Array, device: jax.Device) -> jax.Array:
+    return next(shard.data for shard in leaf.addressable_shards if shard.device == device)
