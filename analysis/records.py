@@ -28,6 +28,7 @@ class Run:
     commit: str
     recipe: dict[str, str]
     spikes: tuple[dict, ...] = ()  # updates that the run left out, or because of which it went back
+    is_trunk: bool = False  # at a constant rate, and the cooldowns of other runs begin in it
 
 
 @dataclass(frozen=True)
@@ -208,4 +209,6 @@ def read_run(path: Path, *, weights: str | None = None) -> Run | LeftOut:
     commit = str(header.get("commit") or config.get("commit") or "")
     spikes = tuple(row for row in rows if row["kind"] == "spike")
     made_by = recipe(config.get("config", {}))
-    return Run(path, header, tuple(evaluations), final, commit, made_by, spikes)
+    execution = config.get("config", {}).get("execution", {})
+    is_trunk = bool(execution.get("branches"))
+    return Run(path, header, tuple(evaluations), final, commit, made_by, spikes, is_trunk)

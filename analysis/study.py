@@ -20,6 +20,7 @@ from analysis.units import LOG_2
 if TYPE_CHECKING:
     import pandas as pd
 
+SCHEDULE = "optimizer.schedule"
 UNITS_OF_RECORDS = {  # the column of a record that holds it, and the factor
     PER_TOKEN: ("loss_nats_per_token", 1.0),
     "nats/image": ("loss_nats_per_image", 1.0),
@@ -61,6 +62,13 @@ def _row(run: Run, directory: Path, convention: str) -> dict:
         "commit": run.commit,
         "record": str(path.relative_to(directory)),
     }
+
+
+def _trunk(run: Run) -> LeftOut:
+    """A trunk as it is named among what is left out."""
+    name, identity = str(run.header["name"]), str(run.header["identity"])
+    reason = f"a trunk, whose branches are the runs; --where {SCHEDULE}=constant chooses it"
+    return LeftOut(name, identity, run.path, reason)
 
 
 def _optional(header: dict) -> dict[str, int]:
@@ -154,6 +162,9 @@ def read_study(
 ) -> Study:
     """Every finished run at or below the directory with its columns; `where` is only looked at.
 
+    A trunk, in which the cooldowns of other runs begin, is left out beside them, unless `where`
+    chooses by the schedule: without a cooldown of its own it is no run of their law.
+
     With a metric of quality.jsonl its value is in the place of the loss, a row for each way in
     which it was measured at the last step.
     """
@@ -168,6 +179,10 @@ def read_study(
     read = [read_run(path, weights=own) for path in record_paths(directory)]
     found = tuple(run for run in read if isinstance(run, Run))
     left_out = tuple(run for run in read if isinstance(run, LeftOut))
+    trunks = tuple(run for run in found if run.is_trunk)
+    if len(trunks) < len(found) and SCHEDULE not in (where or {}):
+        found = tuple(run for run in found if not run.is_trunk)
+        left_out += tuple(map(_trunk, trunks))
     if not found:
         names = "; ".join(map(str, left_out))
         raise AnalysisError(f"{directory}: no finished run; left out: {names}")

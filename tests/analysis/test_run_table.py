@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from analysis import AnalysisError, from_frame, neighbours, paired, read_csv, read_runs
+from tests.analysis.conftest import write_run
 
 
 def test_reads_every_column_of_a_run(ladder):
@@ -224,3 +225,24 @@ def test_a_damaged_validation_file_is_refused(ladder, content):
     (ladder / table.runs["identity"][0] / "validation.npz").write_bytes(content)
     with pytest.raises(AnalysisError, match="validation.npz: damaged"):
         neighbours(table)
+
+
+def test_a_trunk_is_left_out_beside_its_branches_unless_it_is_chosen(tmp_path):
+    """Its config says that it is one; alone in a study it is a run like any other."""
+
+    def written(n, schedule, **execution):
+        run = write_run(tmp_path / "study", n=n)
+        document = json.loads((run / "config.json").read_text())
+        config = {"optimizer": {"schedule": schedule}, "execution": execution}
+        (run / "config.json").write_text(json.dumps({**document, "config": config}))
+
+    written(1000, "constant", branches="1e6 tokens")
+    assert len(read_runs(tmp_path / "study")) == 1
+    written(2000, "wsd", trunk="1e6 tokens")
+    written(3000, "wsd", trunk="1e6 tokens")
+    table = read_runs(tmp_path / "study")
+    assert table.variable("N").tolist() == [2000, 3000]
+    (left,) = table.left_out
+    assert left.name == "n1000" and "--where optimizer.schedule=constant" in left.reason
+    chosen = read_runs(tmp_path / "study", where={"optimizer.schedule": "constant"})
+    assert chosen.variable("N").tolist() == [1000]

@@ -1,0 +1,185 @@
+"""Runs in a pack against the same runs one by one: updates a second, and equal bits.
+
+    python -m benchmarks.packing [--size s1] [--runs 8] [--devices 1] [--json]
+
+Both ways train the same runs for the same updates on one process, in turns, without evaluations and
+saves: K runs one after the other, each on one device, and K runs in a pack on all devices. On
+several CPU devices the process is given as many virtual ones; a ratio above 1 needs as many free
+cores. Targets: .95 of as many devices; 5 on one GPU for models under a million parameters; on one
+CPU device none, for its cores are busy with one run already.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+ROUNDS = 5
+LEAST_S = 1.0
+
+
+def config(size: str, seed: int, *, dispatch: int) -> Any:
+    """A run of the first ladder's kind."""
+    from lab.launch.door import load_config
+
+    return load_config(
+        f"configs/elm.py:{size}",
+        {
+            "study": "packing",
+            "seed": seed,
+            "data.name": "dead_leaves",
+            "data.train_examples": 2048,
+            "data.validation_examples": 64,
+            "tokenizer.channels": "rgb",
+            "tokenizer.resolution": 8,
+            "tokenizer.levels": 16,
+            "train.batch_size": 8,
+            "train.duration": "100000 steps",
+            "model.init_std": 0.3,
+            "execution.unroll_layers": True,
+            "execution.devices": 1,
+            "execution.steps_per_dispatch": dispatch,
+        },
+    )
+
+
+def one_by_one(jobs: list[Any]) -> Callable[[int], float]:
+    """A function that trains every run for so many dispatches and gives the seconds."""
+    import jax
+
+    from lab.train.dispatch import Dispatcher
+
+    kept: list[list[Any]] = [[job.initial_state(), 0] for job in jobs]
+    steps = jobs[0].steps()  # one compiled program serves them all
+    starters = [Dispatcher(job, steps) for job in jobs]
+
+    def run(dispatches: int) -> float:
+        began_s = time.perf_counter()
+        for job, starter, held in zip(jobs, starters, kept, strict=True):
+            updates(job, starter, held, dispatches)
+            jax.block_until_ready(held[0])
+        return time.perf_counter() - began_s
+
+    return run
+
+
+def updates(job: Any, starter: Any, held: list[Any], dispatches: int) -> None:
+    """Start so many dispatches from where the run stands, one ahead of what is looked at."""
+    before = None
+    most = job.run.execution.steps_per_dispatch
+    with job.train_batches().prefetched(held[1], held[1] + dispatches * most) as batches:
+        for _ in range(dispatches):
+            given = [next(batches) for _ in range(most)]
+            held[0], started = starter.start(held[0], held[1], given, [0.003] * most)
+            held[1] += most
+            if before is not None:
+                list(before.each(job.training_loss.key))
+            before = started
+    assert before is not None  # at least one dispatch
+    list(before.each(job.training_loss.key))
+
+
+def in_a_pack(runs: list[Any], devices: int, make: Callable[..., Any]) -> Callable[[int], float]:
+    """The same in a pack on so many devices."""
+    import jax
+
+    from lab.train.pack import Pack
+
+    pack = Pack(len(runs), jax.devices()[:devices])
+    jobs = [make(run, seat) for run, seat in zip(runs, pack.seats, strict=True)]
+    kept = [[job.initial_state(), 0] for job in jobs]
+
+    def run(dispatches: int) -> float:
+        threads = [
+            threading.Thread(target=updates, args=(job, seat, held, dispatches))
+            for job, seat, held in zip(jobs, pack.seats, kept, strict=True)
+        ]
+        began_s = time.perf_counter()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return time.perf_counter() - began_s
+
+    return run
+
+
+def measured(*, size: str, runs: int, devices: int, dispatch: int) -> list[Any]:
+    """The rows of one shape."""
+    import jax
+
+    from benchmarks.rows import Row, row
+    from lab.launch.runner import make_job
+
+    made = [config(size, seed, dispatch=dispatch) for seed in range(runs)]
+
+    def quiet(run: Any, seat: Any = None) -> Any:
+        return make_job(run, lambda preparing: None, seat)
+
+    ways = {
+        "alone": one_by_one([quiet(run) for run in made]),
+        "pack": in_a_pack(made, devices, quiet),
+    }
+    for way in ways.values():
+        way(2)  # compiles
+    each_s = ways["alone"](2) / 2
+    dispatches = max(2, round(LEAST_S / each_s))
+    ratios = []
+    for _ in range(ROUNDS):
+        seconds = {name: way(dispatches) for name, way in ways.items()}
+        ratios.append(seconds["alone"] / seconds["pack"])
+    ratio = statistics.median(ratios)
+    what = f"{runs} runs of {size}, {dispatch} updates a dispatch, {devices} device(s)"
+    name = f"{what}: pack over one by one"
+    spread = f"{ratio:.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+    if devices > 1:
+        target = 0.95 * min(devices, runs)
+    elif jax.devices()[0].platform == "gpu":
+        target = 5.0
+    else:
+        return [Row(name, spread, "none", None)]
+    found = row(name, ratio, target, best="at least", form=".2f")
+    return [Row(found.name, spread, found.target, found.met)]
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--size", nargs="+", default=["s1", "s4"], help="of configs/elm.py")
+    parser.add_argument("--runs", type=int, default=8, help="in a pack")
+    parser.add_argument("--devices", type=int, default=1)
+    parser.add_argument("--dispatch", type=int, nargs="+", default=[1, 8], help="updates")
+    parser.add_argument("--json", action="store_true")
+    flags = parser.parse_args()
+    from benchmarks.rows import show
+    from lab.launch.devices import set_up_jax
+    from lab.launch.memory import keep_freed_memory
+
+    keep_freed_memory()
+    set_up_jax(flags.devices)
+    parts = [
+        functools.partial(
+            measured, size=size, runs=flags.runs, devices=flags.devices, dispatch=dispatch
+        )
+        for size in flags.size
+        for dispatch in flags.dispatch
+    ]
+    show([_named(part) for part in parts], as_json=flags.json)
+    return 0
+
+
+def _named(part: Any) -> Any:
+    functools.update_wrapper(part, measured)
+    return part
+
+
+if __name__ == "__main__":
+    sys.exit(main())
