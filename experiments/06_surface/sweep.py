@@ -1,22 +1,29 @@
 """L(N, D) by branching cooldowns: one constant-rate run a size, five cooldowns from it.
 
+    python -m lab.launch.plan experiments/06_surface/sweep.py --workers 2 --budget 1h
     python -m lab.launch.sweep experiments/06_surface/sweep.py --workers 2
     python -m lab.launch.sweep experiments/06_surface/sweep.py:dead_leaves,0.1 --workers 2
 
 The argument names the data, dead_leaves (default) or eurosat; a factor on all tokens may follow (a
-rehearsal of seconds). `:dead_leaves,1,alone` are four of the runs trained without a trunk, for
-comparison.
+rehearsal of seconds), and then another design: `alone` are four of the runs trained without a
+trunk, for comparison, `isoflop` three budgets over the sizes.
 """
 
 import dataclasses
 
-from lab.core.designs import cooldowns, grid
+from lab.core.designs import cooldowns, grid, isoflop
 from lab.core.errors import LabError
 from lab.core.sweep import Override, product
 
 CONFIG = "configs/elm.py"
 SIZES = ["s8", "s7", "s6", "s5", "s4", "s3", "s2", "s1"]  # the longest first
 ALONE = ["s3", "s5"]
+DESIGNS = ["cooldowns", "alone", "isoflop"]
+BUDGETS_FLOPS = {
+    3e12: ["s8", "s7", "s6", "s5", "s4", "s3"],
+    1e12: ["s7", "s6", "s5", "s4", "s3", "s2"],
+    3e11: ["s5", "s4", "s3", "s2", "s1"],
+}
 MILLIONS = {"dead_leaves": [0.5, 1, 2, 4, 8], "eurosat": [0.25, 0.5, 1, 2, 4]}  # of tokens
 LEVELS = {"dead_leaves": 16, "eurosat": 64}
 EXAMPLES = {"dead_leaves": 41_667, "eurosat": 0}  # one epoch of the longest run; 0: all there are
@@ -25,17 +32,17 @@ FRACTION = 0.2
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Which data, the factor on all tokens, and whether runs are trained alone."""
+    """Which data, the factor on all tokens, and which design."""
 
     data: str
     scale: float
-    alone: bool
+    design: str
 
     @property
     def study(self) -> str:
         """The folder of the study."""
-        more = ("" if self.scale == 1 else f"_x{self.scale:g}") + ("_alone" if self.alone else "")
-        return f"surface_{self.data}{more}"
+        design = "" if self.design == DESIGNS[0] else f"_{self.design}"
+        return f"surface_{self.data}{'' if self.scale == 1 else f'_x{self.scale:g}'}{design}"
 
     @property
     def tokens(self) -> list[float]:
@@ -44,25 +51,28 @@ class Plan:
 
 
 def plan(argument: str) -> Plan:
-    """The plan of "data", "data,scale" or "data,scale,alone"."""
-    parts = argument.split(",")
-    data, scale, alone = (parts + ["1", ""][len(parts) - 1 :])[:3]
+    """The plan of "data", "data,scale" or "data,scale,design"."""
+    data, scale, design = [*argument.split(","), "1", DESIGNS[0]][:3]
+    if argument.count(",") == 1:
+        design = DESIGNS[0]
     try:
         factor = float(scale)
     except ValueError:
         factor = 0.0
-    if data not in LEVELS or not 0 < factor <= 100 or alone not in ("", "alone") or len(parts) > 3:
+    known = data in LEVELS and design in DESIGNS and argument.count(",") < 3
+    if not known or not 0 < factor <= 100:
         raise LabError(
             f"sweep.py:{argument}: allowed are {', '.join(sorted(LEVELS))}, then a factor in "
-            "(0, 100], then alone"
+            f"(0, 100], then one of {', '.join(DESIGNS)}"
         )
-    return Plan(data, factor, bool(alone))
+    return Plan(data, factor, design)
 
 
 def sweep(argument: str = "dead_leaves") -> list[Override]:
-    """Trunks and branches of each size; or some of the branches alone."""
+    """Trunks and branches of each size; or another design."""
     made = plan(argument)
-    examples = round(EXAMPLES[made.data] * made.scale)
+    longer = 2 if made.design == "isoflop" else 1  # its longest run
+    examples = round(EXAMPLES[made.data] * made.scale * longer)
     common: Override = {
         "study": made.study,
         "data.name": made.data,
@@ -81,11 +91,10 @@ def sweep(argument: str = "dead_leaves") -> list[Override]:
         "execution.steps_per_dispatch": 10,
         "execution.checkpoint_every_steps": 1000,
     }
-    if not made.alone:
+    if made.design == "cooldowns":
         return product(cooldowns(CONFIG, SIZES, made.tokens, fraction=FRACTION), [common])
-    alone = [made.tokens[1], made.tokens[2]]
-    schedule: Override = {
-        "optimizer.schedule": "wsd",
-        "optimizer.cooldown_fraction": FRACTION,
-    }
-    return product(grid(CONFIG, ALONE, alone), [{**common, **schedule}])
+    common |= {"optimizer.schedule": "wsd", "optimizer.cooldown_fraction": FRACTION}
+    if made.design == "alone":
+        return product(grid(CONFIG, ALONE, made.tokens[1:3]), [common])
+    budgets = {budget * made.scale: sizes for budget, sizes in BUDGETS_FLOPS.items()}
+    return product(isoflop(CONFIG, budgets, list(budgets)), [common])
