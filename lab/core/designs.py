@@ -30,7 +30,7 @@ def ladder(
 
 def isoflop(
     config: str,
-    sizes: Iterable[str] | Mapping[float, Sequence[str]],
+    sizes: Sequence[str] | Mapping[float, Sequence[str]],
     budgets_flops: Sequence[float],
 ) -> list[Override]:
     """Every size at every budget of training FLOPs, as the model counts them (not 6 N D).
@@ -38,14 +38,11 @@ def isoflop(
     `sizes` may be a table from a budget to its sizes. A rung is a budget, whose sizes make one
     parabola (Hoffmann et al. 2022, approach 2).
     """
-    shared = None if isinstance(sizes, Mapping) else list(sizes)
+    table = dict.fromkeys(budgets_flops, sizes) if isinstance(sizes, Sequence) else sizes
     found = []
     for budget in budgets_flops:
-        of_budget = shared
-        if isinstance(sizes, Mapping):
-            if budget not in sizes:
-                raise LabError(f"isoflop: no sizes for the budget of {budget:g} FLOPs")
-            of_budget = list(sizes[budget])
+        if budget not in table:
+            raise LabError(f"isoflop: no sizes for the budget of {budget:g} FLOPs")
         found += [
             {
                 **_size(config, size),
@@ -53,7 +50,7 @@ def isoflop(
                 "train.duration": f"{budget:g} flops",
                 "rung": f"{budget:g} FLOPs",
             }
-            for size in of_budget or ()
+            for size in table[budget]
         ]
     return found
 

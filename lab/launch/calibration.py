@@ -101,9 +101,14 @@ def merged(parts: Sequence[Measured]) -> Measured:
     def mean(name: str) -> float:
         return statistics.fmean(getattr(part, name) for part in parts)
 
-    names = ("update_s", "compile_s", "evaluation_s", "startup_s")
-    most = max(part.step_bytes for part in parts)
-    return dataclasses.replace(first, step_bytes=most, **{name: mean(name) for name in names})
+    return dataclasses.replace(
+        first,
+        update_s=mean("update_s"),
+        compile_s=mean("compile_s"),
+        evaluation_s=mean("evaluation_s"),
+        startup_s=mean("startup_s"),
+        step_bytes=max(part.step_bytes for part in parts),
+    )
 
 
 def measure(
@@ -124,6 +129,7 @@ def measure(
     lengths = {"total_steps": job.total_steps, "warmup_steps": job.warmup_steps}
     rate = learning_rate(run.optimizer, 0, **lengths)
     times: list[float] = []
+    given: list[Any] = []
     with job.train_batches().prefetched(0, 10**9) as batches:
         first = 0
         while sum(times[1:]) < LEAST_S or len(times) <= LEAST_DISPATCHES:

@@ -24,7 +24,7 @@ def measure_on_workers(
     from rich.progress import Progress
 
     children = [
-        _start(argv, names[at % len(names) :] + names[: at % len(names)], cores)
+        _start(argv, [*names[at % len(names) :], *names[: at % len(names)]], cores)
         for at, cores in enumerate(shares(workers))
     ]
     lines: queue.Queue[str] = queue.Queue()

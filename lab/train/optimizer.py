@@ -19,8 +19,8 @@ class Numbers(NamedTuple):
     Of several updates float32 (n,).
     """
 
-    rate: jax.Array
-    weight_decay: jax.Array
+    rate: Any
+    weight_decay: Any
 
 
 def numbers_at(optimizer: OptimizerConfig, rates: float | Sequence[float]) -> Numbers:

@@ -1,0 +1,88 @@
+"""The figure and the numbers of the answer, from the committed records.
+
+python experiments/06_surface/figure.py
+"""
+
+import json
+import pathlib
+import sys
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parents[1]))
+
+from analysis import compare, fit, optimum, read_runs  # noqa: E402
+
+RESULTS = HERE / "results"
+TITLES = {"surface_dead_leaves": "dead leaves", "surface_eurosat": "EuroSAT"}
+FORMS = ("separable", "skaling", "shared_exponent", "kaplan")
+
+
+def panels(axes, study: pathlib.Path) -> None:
+    """Loss against tokens, a line a size; and against FLOPs, where the isoFLOP grid is too."""
+    table = read_runs(study)
+    left, right = axes
+    for n, runs in table.runs.groupby("N"):
+        loss = runs["loss_nats_per_token"]
+        left.plot(runs["D_tokens"], loss, "o-", markersize=3, linewidth=1, label=f"{n:,}")
+        right.plot(runs["C_flops"], loss, "o-", markersize=3, linewidth=1)
+    grid = study.parent / f"{study.name}_isoflop"
+    if grid.is_dir():
+        runs = read_runs(grid).runs
+        right.plot(
+            runs["C_flops"], runs["loss_nats_per_token"], "kx", markersize=4, label="isoFLOP grid"
+        )
+        right.legend(frameon=False, fontsize=7)
+    left.set(xscale="log", xlabel="D, tokens", title=TITLES[study.name])
+    right.set(xscale="log", xlabel="C, counted FLOPs", title=TITLES[study.name])
+    left.legend(frameon=False, fontsize=6, title="N (blocks)", title_fontsize=6)
+
+
+def say(study: pathlib.Path) -> None:
+    """The laws and what they forecast; the optimum by three roads."""
+    table = read_runs(study)
+    print(f"\n## {TITLES[study.name]}: {len(table)} runs\n")
+    for name in FORMS:
+        print(fit(name, table).summary())
+    print(compare(table).summary())
+    print(optimum(table).summary())
+
+
+def same_as_alone(study: pathlib.Path, alone: pathlib.Path) -> None:
+    """Compare the parameters of branches with those of the runs that had no trunk."""
+    ends = {}
+    for folder in (study, alone):
+        ends[folder] = {}
+        for path in folder.glob("*/record.jsonl"):
+            rows = [json.loads(line) for line in path.read_text().splitlines()]
+            ends[folder][rows[0]["identity"]] = (rows[0]["name"], rows[-1]["params_sha256"])
+    for identity, (name, digest) in sorted(ends[alone].items(), key=lambda item: item[1]):
+        same = ends[study][identity][1] == digest
+        print(f"{name} alone: parameters {'equal bit for bit' if same else 'DIFFER'}")
+
+
+def main() -> None:
+    """Draw and print what is in results."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    studies = [RESULTS / name for name in TITLES if (RESULTS / name).is_dir()]
+    shape = {"figsize": (7.2, 3.0 * len(studies)), "squeeze": False, "layout": "constrained"}
+    figure, axes = pyplot.subplots(len(studies), 2, **shape)
+    for row, study in zip(axes, studies, strict=True):
+        panels(row, study)
+        row[0].set_ylabel("validation loss, nats/token")
+        say(study)
+        alone = study.parent / f"{study.name}_alone"
+        if alone.is_dir():
+            same_as_alone(study, alone)
+        grid = study.parent / f"{study.name}_isoflop"
+        if grid.is_dir():
+            print(optimum(read_runs(grid), flops="counted").summary())
+    figure.savefig(RESULTS / "surface.svg")
+    print(f"\nwrote {RESULTS.relative_to(HERE.parents[1]) / 'surface.svg'}")
+
+
+if __name__ == "__main__":
+    main()
