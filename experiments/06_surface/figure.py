@@ -23,7 +23,7 @@ def panels(axes, study: pathlib.Path) -> None:
     left, right = axes
     for n, runs in table.runs.groupby("N"):
         loss = runs["loss_nats_per_token"]
-        left.plot(runs["D_tokens"], loss, "o-", markersize=3, linewidth=1, label=f"{n:,}")
+        left.plot(runs["D_tokens"], loss, "o-", markersize=3, linewidth=1, label=f"{int(n):,}")
         right.plot(runs["C_flops"], loss, "o-", markersize=3, linewidth=1)
     grid = study.parent / f"{study.name}_isoflop"
     if grid.is_dir():
@@ -32,7 +32,10 @@ def panels(axes, study: pathlib.Path) -> None:
             runs["C_flops"], runs["loss_nats_per_token"], "kx", markersize=4, label="isoFLOP grid"
         )
         right.legend(frameon=False, fontsize=7)
-    left.set(xscale="log", xlabel="D, tokens", title=TITLES[study.name])
+    lengths = sorted(table.runs["D_tokens"].unique())
+    left.set(xscale="log", xlabel="D, millions of tokens", title=TITLES[study.name])
+    left.set_xticks(lengths, [f"{length / 1e6:.2g}" for length in lengths])
+    left.minorticks_off()
     right.set(xscale="log", xlabel="C, counted FLOPs", title=TITLES[study.name])
     left.legend(frameon=False, fontsize=6, title="N (blocks)", title_fontsize=6)
 

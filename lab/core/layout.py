@@ -32,7 +32,7 @@ class Layout:
     mesh: Mesh | AbstractMesh  # abstract: to lower for devices that are not here
     batch: tuple[str, ...]
     rules: Mapping[str, str | None]
-    traced: bool = True  # False in a pack (lab/train/pack.py), where a device is nobody's mesh
+    traced: bool = True  # False in a pack on several devices (lab/train/pack.py)
 
     def tracing(self) -> contextlib.AbstractContextManager[Any]:
         """What a step is traced in: under the mesh, where `traced`."""

@@ -39,17 +39,29 @@ def begin_in_trunk(job: Job[Any], *, warn: Callable[[str], None]) -> None:
     if not run.execution.trunk or _steps(job.directory):
         return
     trunk = run_directory(trunk_of(run))
-    last = first_step_of_cooldown(run, run.train.duration, job.step_size)
+    last = latest_beginning(job)
     for step in [step for step in reversed(_steps(trunk)) if step <= last]:
         try:
-            manifest = manifests.read(trunk / "checkpoints" / str(step))
-            manifests.check_files(trunk / "checkpoints" / str(step), manifest)
+            _take(job, trunk, step)
         except manifests.Damaged as damage:
             warn(f"{trunk / 'checkpoints' / str(step)}: {damage}; an older one is looked for")
             continue
-        _take(job, trunk, step)
         return
     warn(f"{trunk}: no checkpoint of the trunk up to step {last}; trained from the beginning")
+
+
+def latest_beginning(job: Job[Any]) -> int:
+    """The last step at which a branch may take over its trunk's state.
+
+    Its cooldown begins there or later, and one update at least is its own. Where a guard sets runs
+    back it is the oldest step to which a spike in the cooldown may lead: the branch comes by the
+    later ones itself and saves them, and the trunk goes back behind it for no spike of its own.
+    """
+    from lab.train.spikes import Spikes
+
+    step = first_step_of_cooldown(job.run, job.run.train.duration, job.step_size)
+    step = min(step, job.total_steps - 1)
+    return min(Spikes(job.guard).held(step, newest=None), default=step)
 
 
 def _steps(directory: pathlib.Path) -> list[int]:
@@ -58,20 +70,41 @@ def _steps(directory: pathlib.Path) -> list[int]:
 
 
 def _take(job: Job[Any], trunk: pathlib.Path, step: int) -> None:
-    """Rows first and the checkpoint last, by one rename: half of it is begun anew."""
+    """Rows first and the checkpoint last, by one rename: half of it is begun anew.
+
+    The trunk may be in training: its rows are read before its step is copied, and what counts is
+    the copy. Raises Damaged where that is not as it was written.
+    """
     rows = read_rows(trunk / "record.jsonl")
     header = strict({"kind": "header", "schema": SCHEMA, **job.header()})
     _check_same_data(trunk / "record.jsonl", rows, header)
-    folder = job.directory / "checkpoints"
+    folder, record = job.directory / "checkpoints", job.directory / "record.jsonl"
     with writing(job.directory):
+        folder.mkdir(parents=True, exist_ok=True)
+        copy = _copied(trunk / "checkpoints" / str(step), folder / f"{SAVING}{step}")
         about = {"schema": "lab.branch/1", "trunk": trunk.name, "step": step}
         (job.directory / ABOUT).write_text(json.dumps(about) + "\n", encoding="utf-8")
-        write_rows(job.directory / "record.jsonl", [header, *_rows_of_branch(job, rows, step)])
-        folder.mkdir(parents=True, exist_ok=True)
-        copy = folder / f"{SAVING}{step}"
-        shutil.rmtree(copy, ignore_errors=True)
-        shutil.copytree(trunk / "checkpoints" / str(step), copy)
+        if max((row.get("step", 0) for row in read_rows(record)), default=0) <= step:
+            write_rows(record, [header, *_rows_of_branch(job, rows, step)])
+        # else a near checkpoint may stand for rows beyond: those of the run alone, to this step too
         os.rename(copy, folder / str(step))
+
+
+def _copied(source: pathlib.Path, copy: pathlib.Path) -> pathlib.Path:
+    """A copy of a step with all its files; raises Damaged, and then leaves nothing."""
+    manifest = manifests.read(source)
+    shutil.rmtree(copy, ignore_errors=True)
+    try:
+        try:
+            shutil.copytree(source, copy)
+        except OSError:
+            manifests.check_files(source, manifest)  # the trunk may have deleted it meanwhile
+            raise
+        manifests.check_files(copy, manifest)
+    except BaseException:
+        shutil.rmtree(copy, ignore_errors=True)
+        raise
+    return copy
 
 
 def _rows_of_branch(

@@ -149,7 +149,7 @@ def make_job(run: AnyRun, watch: Watch, seat: Seat | None = None) -> Job:
     if seat is not None:
         layout = layout_of(on_one_device(run.execution), LAYOUTS, [seat.device])
         with _ONE_AT_A_TIME:  # what they share is made once
-            job = _job_on(run, dataclasses.replace(layout, traced=False), watch)
+            job = _job_on(run, dataclasses.replace(layout, traced=seat.traced), watch)
         seat.sit(job)
         return job
     devices = jax.devices()

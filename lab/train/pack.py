@@ -140,7 +140,7 @@ class Pack:
     def _update(self, asked: Mapping[int, tuple[Any, Asked]]) -> dict[int, _Row | Exception]:
         assert self._steps is not None  # who asked brought them
         self._seat_states(asked)
-        self._spare = self._spare or [next(iter(asked.values()))[1]] * len(self.devices)
+        self._spare = self._spare or self._spares(next(iter(asked.values()))[1])
         slots: list[list[Asked]] = []
         for device, order in enumerate(self._order):
             here = [asked[number][1] for number in order if number in asked]
@@ -158,7 +158,7 @@ class Pack:
         if self._run is None:
             alike = self.devices[0].platform == "cpu"
             self._run = program(self._steps.update, mesh=self._mesh, side_by_side=not alike)
-        states, metrics = self._run(*given, *self._steps.frozen)
+        states, metrics = self._run(*given, *self._frozen)
         self._states = self._parts(states)
         fetched, slots_each = _Fetched(metrics), len(self._order[0])
         return {
@@ -167,6 +167,23 @@ class Pack:
             for slot, number in enumerate(order)
             if number in asked
         }
+
+    def _spares(self, asked: Asked) -> list[Asked]:
+        """For each device what a seat there may have that nobody sits on."""
+        if self._mesh is None:
+            return [asked]
+        return [
+            dataclasses.replace(asked, batches=jax.device_put(asked.batches, device))
+            for device in self.devices
+        ]
+
+    @functools.cached_property
+    def _frozen(self) -> tuple[Any, ...]:
+        """The weights that do not train, on every device."""
+        assert self._steps is not None  # who asked brought them
+        if self._mesh is None:
+            return self._steps.frozen
+        return jax.device_put(self._steps.frozen, NamedSharding(self._mesh, PartitionSpec()))
 
     @functools.cached_property
     def _mesh(self) -> Mesh | None:
@@ -252,6 +269,11 @@ class Seat:
     def device(self) -> jax.Device:
         """Where the run lives."""
         return self._pack.device_of(self.number)
+
+    @property
+    def traced(self) -> bool:
+        """Whether steps are traced under the mesh of the device, which is the only one."""
+        return len(self._pack.devices) == 1
 
     def sit(self, job: Job[Any]) -> None:
         """Take the seat for a run, whose layout is that of the device."""

@@ -35,7 +35,7 @@ def seated(folder, seat, make=job, **given):
     """A job on the device of a seat."""
     made = make(folder, devices=1, **given)
     layout = make_layout("ddp", LAYOUTS, [seat.device])
-    made.layout = dataclasses.replace(layout, traced=False)
+    made.layout = dataclasses.replace(layout, traced=seat.traced)
     seat.sit(made)
     return made
 
