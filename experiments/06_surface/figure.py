@@ -7,6 +7,8 @@ import json
 import pathlib
 import sys
 
+import numpy as np
+
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
 
@@ -21,9 +23,10 @@ def panels(axes, study: pathlib.Path) -> None:
     """Loss against tokens, a line a size; and against FLOPs, where the isoFLOP grid is too."""
     table = read_runs(study)
     left, right = axes
-    for n, runs in table.runs.groupby("N"):
+    for n in np.unique(table.variable("N")):
+        runs = table.runs[table.runs["N"] == n]
         loss = runs["loss_nats_per_token"]
-        left.plot(runs["D_tokens"], loss, "o-", markersize=3, linewidth=1, label=f"{int(n):,}")
+        left.plot(runs["D_tokens"], loss, "o-", markersize=3, linewidth=1, label=f"{n:,.0f}")
         right.plot(runs["C_flops"], loss, "o-", markersize=3, linewidth=1)
     grid = study.parent / f"{study.name}_isoflop"
     if grid.is_dir():

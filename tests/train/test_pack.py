@@ -117,7 +117,10 @@ def test_each_is_the_run_alone_on_one_device(tmp_path, alone):
     assert_same(made, alone, bits=True)
 
 
-@pytest.mark.parametrize("devices", [2, 3, 4])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("devices", [pytest.param(2, marks=SLOW), pytest.param(3, marks=SLOW), 4])
 def test_each_is_the_run_alone_on_several_devices(tmp_path, alone, devices):
     """On four each has its own; on two or three some share one, and a seat may be empty."""
     made, outcomes = together(folders(tmp_path, 4), MEMBERS, devices=devices)
@@ -185,6 +188,7 @@ def test_an_error_of_the_program_reaches_everyone(tmp_path, monkeypatch):
     assert [str(outcome) for outcome in outcomes] == ["out of memory"] * 2
 
 
+@pytest.mark.slow
 def test_a_guard_sets_one_back_and_not_the_others(tmp_path):
     """Skipped updates are those of the run alone."""
     common = {"size": "s1", "train.guard.policy": "skip", "train.guard.window": 8}
@@ -203,6 +207,7 @@ def test_a_guard_sets_one_back_and_not_the_others(tmp_path):
     assert_same(made, want, bits=True)
 
 
+@pytest.mark.slow
 def test_tokenizers_pack_too(tmp_path):
     members = [{"seed": 0}, {"seed": 1}]
 
