@@ -21,7 +21,7 @@ def ladder(
 
     (Hoffmann et al. 2022.) A rung is a size.
     """
-    duration = f"{tokens_per_parameter:g} tokens_per_parameter"
+    duration = f"{tokens_per_parameter:.12g} tokens_per_parameter"
     return [
         {**_size(config, size), "name": size, "train.duration": duration, "rung": size}
         for size in sizes
@@ -47,7 +47,7 @@ def isoflop(
             {
                 **_size(config, size),
                 "name": f"{size}-{budget:g}F",
-                "train.duration": f"{budget:g} flops",
+                "train.duration": f"{budget:.12g} flops",
                 "rung": f"{budget:g} FLOPs",
             }
             for size in table[budget]
@@ -81,6 +81,8 @@ def cooldowns(
     number (lab/core/branches.py); of the updates before the cooldowns only the longest run's are
     made. A rung is a size.
     """
+    if not tokens:
+        raise LabError("cooldowns: tokens: at least one length is expected")
     if not 0 < fraction < 1:
         raise LabError(f"cooldowns: fraction = {fraction:g}: between 0 and 1 is expected")
     trunk = f"{max(tokens) * (1 - fraction):.12g} tokens"

@@ -17,6 +17,12 @@ from lab.core.step_folders import one_line
 # Runs that train in one process save from threads of their own, and Orbax serves one at a time: a
 # second one that comes meanwhile fails (0.12), in its loops and in the options that it is given.
 _ONE_AT_A_TIME = threading.RLock()
+_failed = threading.Event()
+
+
+def a_save_failed() -> bool:
+    """Whether one did in this process: threads of Orbax may wait for its files for minutes."""
+    return _failed.is_set()
 
 
 def _orbax() -> Any:
@@ -37,7 +43,11 @@ def _orbax() -> Any:
 def write_arrays(folder: Path, arrays: dict[str, np.ndarray]) -> None:
     """Write arrays of a job of one process into a folder that is not there; waits for the disk."""
     with _ONE_AT_A_TIME, _saving_context(), without_late_tracebacks():
-        _orbax().save(folder, {path: array for path, array in arrays.items() if array.size})
+        try:
+            _orbax().save(folder, {path: array for path, array in arrays.items() if array.size})
+        except BaseException:
+            _failed.set()
+            raise
 
 
 def start_writing(folder: Path, leaves: dict[str, Any], *, processes: int) -> Any:

@@ -7,7 +7,7 @@ them compiles once, trains in packs (lab/train/pack.py), and is as fast in all i
 from typing import Any
 
 from lab.core.canonical import json_sha256
-from lab.core.config import AnyRun
+from lab.core.config import AnyRun, RunConfig, TokenizerRunConfig
 from lab.core.fields import defining, plain
 
 # What a step has as an argument, and what only the loop knows.
@@ -46,4 +46,9 @@ def program(run: AnyRun) -> str:
         for name in names:
             within.pop(name, None)
     execution = {name: plain(getattr(run.execution, name)) for name in COMPILED}
+    # What a step takes beside the batch, and what a batch is made of.
+    if isinstance(run, TokenizerRunConfig) and run.losses.perceptual:
+        execution["perceptual_file"] = run.losses.perceptual_file
+    if isinstance(run, RunConfig) and run.tokenizer.codes:
+        execution["codes"] = run.tokenizer.codes
     return json_sha256({"kind": type(run).__name__, **rest, "execution": execution})[:12]

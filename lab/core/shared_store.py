@@ -45,11 +45,18 @@ class _Save:
     metrics: dict[str, Any]
 
 
-def open_store(directory: Path, peers: Peers, *, keep_last: int, keep_every: int | None) -> Store:
-    """The checkpoints of a run, for writing, by one process or several."""
+def open_store(
+    directory: Path,
+    peers: Peers,
+    *,
+    keep_last: int,
+    keep_every: int | None,
+    check: Callable[[], None] = lambda: None,
+) -> Store:
+    """The checkpoints of a run, for writing, by one process or several; see `Store`."""
     if peers.count == 1:
-        return Store(directory, keep_last=keep_last, keep_every=keep_every)
-    return SharedStore(directory, peers, keep_last=keep_last, keep_every=keep_every)
+        return Store(directory, keep_last=keep_last, keep_every=keep_every, check=check)
+    return SharedStore(directory, peers, keep_last=keep_last, keep_every=keep_every, check=check)
 
 
 class SharedStore(Store):
@@ -59,12 +66,18 @@ class SharedStore(Store):
     """
 
     def __init__(
-        self, directory: Path, peers: Peers, *, keep_last: int, keep_every: int | None
+        self,
+        directory: Path,
+        peers: Peers,
+        *,
+        keep_last: int,
+        keep_every: int | None,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         self._peers = peers
         self._share = Share(peers.index, peers.count)
         self._talked = ""
-        super().__init__(directory, keep_last=keep_last, keep_every=keep_every)
+        super().__init__(directory, keep_last=keep_last, keep_every=keep_every, check=check)
 
     def _open(self) -> None:
         if self._peers.leads:

@@ -73,14 +73,19 @@ class Store:
         keep_last: int = 1,
         keep_every: int | None = None,
         writable: bool = True,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
-        """Raises LabError where `directory` cannot be made or written to."""
+        """`check` is called before a step is committed: what it raises stops that.
+
+        Raises LabError where `directory` cannot be made or written to.
+        """
         if keep_last < 1:
             raise LabError(f"keep_last = {keep_last}: at least the last step must be kept")
         self._directory = Path(directory).absolute()
         self._keep_last = keep_last
         self._keep_every = keep_every
         self._writable = writable
+        self._check = check
         self.held: frozenset[int] = frozenset()
         self._pending: Future[None] | None = None
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
@@ -263,6 +268,11 @@ class Store:
             return f"{line}; then {second}"
 
     def _commit(self, temporary: Path, step: int) -> None:
+        try:
+            self._check()
+        except LabError:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
         folder = self._folder(step)
         replaced = self._directory / f"{REPLACED}{step}"
         sync(temporary)

@@ -29,7 +29,9 @@ def leave(main: Callable[[Sequence[str]], ExitCode]) -> NoReturn:
         code = error_code(error)
     except (KeyboardInterrupt, Stopped):  # before the handlers stood: nothing was begun
         code = ExitCode.INTERRUPTED
-    if code != ExitCode.DONE and "orbax.checkpoint" in sys.modules:
+    store = sys.modules.get("lab.core.orbax_arrays")
+    failed = store is not None and store.a_save_failed()  # of a run that another took over, say
+    if failed or (code != ExitCode.DONE and "orbax.checkpoint" in sys.modules):
         _leave_threads(code)
     sys.exit(int(code))
 

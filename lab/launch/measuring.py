@@ -6,8 +6,10 @@ import json
 import queue
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Sequence
+from typing import IO
 
 from lab.core.errors import LabError
 from lab.launch.calibration import Measured, merged
@@ -23,8 +25,9 @@ def measure_on_workers(
     """
     from rich.progress import Progress
 
+    told = [tempfile.TemporaryFile("w+") for _ in range(workers)]  # a pipe would fill up
     children = [
-        _start(argv, [*names[at % len(names) :], *names[: at % len(names)]], cores)
+        _start(argv, [*names[at % len(names) :], *names[: at % len(names)]], cores, told[at])
         for at, cores in enumerate(shares(workers))
     ]
     lines: queue.Queue[str] = queue.Queue()
@@ -45,21 +48,44 @@ def measure_on_workers(
     finally:
         for child in children:
             child.kill() if child.poll() is None else None
-    for child in children:
+    for child, errors in zip(children, told, strict=True):
         if child.wait():
-            assert child.stderr is not None  # it is a pipe
-            told = child.stderr.read().strip().splitlines()
-            raise LabError(f"--calibrate: {(told or ['a worker was killed'])[-1]}")
+            errors.seek(0)
+            raise LabError(f"--calibrate: {_last_line(errors.read())}")
     return [merged(parts) for parts in found.values()]
 
 
+def machine_of_workers() -> str:
+    """This machine as calibration.machine says it, by a process that ends.
+
+    Who looks at an accelerator holds it, and the workers need it.
+    """
+    program = "from lab.launch.calibration import machine; print(machine())"
+    return output_of(["-c", program]).strip().splitlines()[-1]
+
+
+def output_of(arguments: Sequence[str]) -> str:
+    """What a Python process prints; raises LabError with its last line where it fails."""
+    command = [sys.executable, *arguments]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    if found.returncode:
+        raise LabError(_last_line(found.stderr))
+    return found.stdout
+
+
+def _last_line(told: str) -> str:
+    lines = told.strip().splitlines() or ["a process was killed"]
+    return lines[-1].removeprefix("error: ")
+
+
 def _start(
-    argv: Sequence[str], names: Sequence[str], cores: Sequence[int]
+    argv: Sequence[str], names: Sequence[str], cores: Sequence[int], errors: IO[str]
 ) -> subprocess.Popen[str]:
     given = [word for word in argv if word not in ("--calibrate", "--json")]
-    command = [sys.executable, "-m", "lab.launch.plan", *given, "--measure", ",".join(names)]
+    command = [sys.executable, "-m", "lab.launch.plan", *given, "--measure", json.dumps(names)]
     command += ["--cores", ",".join(str(core) for core in cores)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipe = subprocess.PIPE  # standard input: its end is that of this process
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=errors, text=True)
 
 
 def _listen(child: subprocess.Popen[str], lines: queue.Queue[str]) -> None:

@@ -10,6 +10,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -84,7 +85,7 @@ def main(argv: Sequence[str]) -> ExitCode:
     if flags.calibrate and flags.report:
         raise LabError("--calibrate: of this machine; --report says how fast another one is")
     budget = None
-    if flags.budget:
+    if flags.budget is not None:
         from lab.launch.plan_runs import parse_budget
 
         budget = parse_budget(flags.budget)
@@ -101,7 +102,7 @@ def main(argv: Sequence[str]) -> ExitCode:
     if flags.json:
         print(json.dumps(as_json(plan, kept, workers=flags.workers), indent=1))
     else:
-        show(plan, kept, flags)
+        show(plan, kept, flags, overrides)
     return ExitCode.DONE
 
 
@@ -149,12 +150,16 @@ def cut(plan: Plan, budget: Any, *, workers: int) -> Plan:
 def names_within(
     spec: str, overrides: Mapping[str, str], budget_text: str, *, workers: int
 ) -> list[str]:
-    """The names of the runs that fit into a budget, for lab.launch.sweep."""
-    from lab.launch.plan_runs import parse_budget
+    """The names of the runs that fit into a budget, for lab.launch.sweep.
 
-    budget = parse_budget(budget_text)
-    plan = make_plan(spec, overrides, workers=workers)
-    return [run.name for run in cut(plan, budget, workers=workers).runs]
+    By a process that ends: who counts on an accelerator holds it, and the workers need it.
+    """
+    from lab.launch.measuring import output_of
+
+    given = [f"--config.{path}={value}" for path, value in overrides.items()]
+    given += ["--workers", str(workers), f"--budget={budget_text}", "--json"]
+    plan = json.loads(output_of(["-m", "lab.launch.plan", spec, *given]))
+    return [run["name"] for run in plan["runs"]]
 
 
 def _report(path: str) -> dict[str, Any]:
@@ -197,11 +202,11 @@ def calibrate(flags: argparse.Namespace, argv: Sequence[str], overrides: Mapping
     """Measure the programs of a sweep that are not in the file, by as many workers at once."""
     from lab.core.program import program
     from lab.launch import calibration
-    from lab.launch.measuring import measure_on_workers
+    from lab.launch.measuring import machine_of_workers, measure_on_workers
     from lab.launch.sweep import load_sweep
 
     runs = load_sweep(flags.sweep, dict(overrides))
-    file, here = _calibration_file(runs), calibration.machine()
+    file, here = _calibration_file(runs), machine_of_workers()
     known = calibration.read(file)
     wanted: dict[str, AnyRun] = {}
     for run in runs:
@@ -216,6 +221,7 @@ def measure_some(
     flags: argparse.Namespace, overrides: Mapping[str, str], began_s: float
 ) -> ExitCode:
     """A worker of `calibrate`: measure the runs named, one JSON object a line."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     cores = [int(core) for core in flags.cores.split(",") if core]
     if cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cores)
@@ -225,7 +231,7 @@ def measure_some(
     from lab.launch.sweep import load_sweep
 
     keep_freed_memory()
-    names = flags.measure.split(",")
+    names = json.loads(flags.measure)
     runs = {run.name: run for run in load_sweep(flags.sweep, dict(overrides), names)}
     set_up_jax(max(run.execution.devices for run in runs.values()))
     import lab.launch.runner  # noqa: F401 before the clock of start-up is read
@@ -235,6 +241,14 @@ def measure_some(
         found = calibration.measure(runs[name], workers=flags.workers, startup_s=startup_s)
         print(json.dumps(dataclasses.asdict(found)), flush=True)
     return ExitCode.DONE
+
+
+def _end_with_parent() -> None:
+    """At once: nothing is written by this process."""
+    from lab.launch.worker import wait_for_end_of_parent
+
+    wait_for_end_of_parent()
+    os._exit(ExitCode.INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -8,11 +8,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lab.core.branches import first_step_of_cooldown, trunk_of
+from lab.core.branches import trunk_of
 from lab.core.config import AnyRun, RunConfig, identity
 from lab.core.errors import LabError
 from lab.core.program import program
 from lab.core.units import DurationUnit
+from lab.launch.branching import latest_beginning
 from lab.launch.calibration import Measured
 
 
@@ -67,7 +68,7 @@ def planned_run(run: AnyRun, job: Any, *, rung: str, runs: Sequence[AnyRun]) -> 
     if run.execution.trunk:
         found = identity(trunk_of(run))
         if any(identity(each) == found for each in runs):
-            trunk, begins = found, first_step_of_cooldown(run, run.train.duration, size)
+            trunk, begins = found, latest_beginning(job)
     every = run.train.evaluate_every_steps
     looks = sum(1 for step in range(0, steps, every) if step > begins or not begins) if every else 0
     averaged = 2 if run.optimizer.ema_decay else 1
@@ -194,10 +195,14 @@ def makespan_s(
 
 
 def rungs_of(runs: Sequence[PlannedRun]) -> dict[str, list[PlannedRun]]:
-    """The runs by rung, the cheapest first; a run without one is its own."""
+    """The runs by rung, the cheapest first; a run without one is its own.
+
+    A branch is in the rung of its trunk, without which it takes more than is counted here.
+    """
     found: dict[str, list[PlannedRun]] = {}
+    own = {run.identity: run.rung or run.name for run in runs}
     for run in runs:
-        found.setdefault(run.rung or run.name, []).append(run)
+        found.setdefault(own.get(run.trunk or "", own[run.identity]), []).append(run)
     costs = {name: sum(run.own_flops for run in rung) for name, rung in found.items()}
     return {name: found[name] for name in sorted(found, key=lambda name: costs[name])}
 

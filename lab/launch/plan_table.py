@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+from collections.abc import Mapping
 from typing import Any
 
 from rich.markup import escape
@@ -44,7 +45,7 @@ def _is_trunk(run: PlannedRun, runs: list[PlannedRun]) -> bool:
     return any(each.trunk == run.identity for each in runs)
 
 
-def show(plan: Any, kept: Any, flags: argparse.Namespace) -> None:
+def show(plan: Any, kept: Any, flags: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     """Print the table, the total, what to look out for, and what to type next."""
     out = console()
     out.print(_table(kept.runs, title=flags.sweep))
@@ -55,7 +56,7 @@ def show(plan: Any, kept: Any, flags: argparse.Namespace) -> None:
             out.print(f"left out: {escape(rung)}, {len(runs)} runs", style="dim")
     for line in _warnings(kept.runs, workers=flags.workers):
         out.print(f"[yellow]warning:[/] {escape(line)}", soft_wrap=True)
-    out.print(f"next: {_next(kept, flags)}", markup=False, soft_wrap=True)
+    out.print(f"next: {_next(kept, flags, overrides)}", markup=False, soft_wrap=True)
 
 
 def _table(runs: list[PlannedRun], *, title: str) -> Any:
@@ -139,10 +140,14 @@ def _warnings(runs: list[PlannedRun], *, workers: int) -> list[str]:
     return lines
 
 
-def _next(kept: Any, flags: argparse.Namespace) -> str:
-    workers = ["--workers", str(flags.workers)]
+def _next(kept: Any, flags: argparse.Namespace, overrides: Mapping[str, str]) -> str:
+    """Measure what is not known, else train; by a report's times the runs are named."""
+    given = [flags.sweep, "--workers", str(flags.workers)]
+    given += [f"--config.{path}={value}" for path, value in overrides.items()]
+    budget = ["--budget", flags.budget] if flags.budget else []
     unknown = any(run.seconds is None for run in kept.runs)
     if unknown and not flags.report:
-        return shlex.join(["python", "-m", "lab.launch.plan", flags.sweep, *workers, "--calibrate"])
-    budget = ["--budget", flags.budget] if flags.budget else []
-    return shlex.join(["python", "-m", "lab.launch.sweep", flags.sweep, *workers, *budget])
+        return shlex.join(["python", "-m", "lab.launch.plan", *given, *budget, "--calibrate"])
+    if budget and flags.report:
+        budget = ["--only", *(run.name for run in kept.runs)]
+    return shlex.join(["python", "-m", "lab.launch.sweep", *given, *budget])

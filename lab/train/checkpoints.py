@@ -1,6 +1,7 @@
 """A run's checkpoints: those in its directory, and near ones on each host's own disk."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,9 @@ class Checkpoints:
         peers: Peers,
         *,
         kept: frozenset[int] = frozenset(),
+        check: Callable[[], None] = lambda: None,
     ) -> None:
-        """`directory` is the run's; the steps `kept` are saved and stay.
+        """`directory` is the run's; the steps `kept` are saved and stay; `check` as in Store.
 
         Raises LabError where one cannot write there, or nearby.
         """
@@ -41,6 +43,7 @@ class Checkpoints:
             peers,
             keep_last=execution.keep_last,
             keep_every=execution.keep_every_steps or None,
+            check=check,
         )
         self._near: LocalStore | None = None
         if execution.local_checkpoints:

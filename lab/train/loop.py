@@ -73,8 +73,8 @@ class Loop:
             self.agreement = Agreement(job.layout)
         self.dispatcher = dispatcher or Dispatcher(job, job.steps())
         self.wishes = Wishes()  # that all processes know of
-        kept = job.branch_steps
-        self.store = Checkpoints(job.directory, job.run.execution, self.peers, kept=kept)
+        given = {"kept": job.branch_steps, "check": hooks.check_claim}
+        self.store = Checkpoints(job.directory, job.run.execution, self.peers, **given)
         self.spikes = Spikes(job.guard)
         self._begin_at(self.store.restore(job.abstract_state))
         self.record = Record(
