@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from lab.layers.kernels import attend, attend_one, attention_weights
+from lab.layers.kernels import attend, attend_one, attention_weights, wide
 from lab.layers.linear import linear
 from lab.layers.parameters import Init, matrix
 from lab.layers.positions import rotate, rotate_one
@@ -57,12 +57,13 @@ class Attention(nnx.Module):
 
     def __call__(self, x_BTD: jax.Array, angles_TK: np.ndarray) -> jax.Array:
         q_BTHK, k_BTHK = self._queries_keys(x_BTD, angles_TK)
-        v_BTHK = self._heads(linear(x_BTD, self.value))
+        v_BTHK = wide(self._heads(linear(x_BTD, self.value)))
         q_BTHK, k_BTHK, v_BTHK = (kept(x, QUERY_KEY_VALUE) for x in (q_BTHK, k_BTHK, v_BTHK))
         y_BTHK = attend(
             q_BTHK, k_BTHK, v_BTHK, causal=self.mask is Mask.CAUSAL, platform=self.platform
         )
-        return kept(linear(y_BTHK.reshape(x_BTD.shape), self.out), ATTENTION_OUT)
+        y_BTD = y_BTHK.reshape(x_BTD.shape).astype(x_BTD.dtype)
+        return kept(linear(y_BTD, self.out), ATTENTION_OUT)
 
     def weights(self, x_BTD: jax.Array, angles_TK: np.ndarray) -> jax.Array:
         """How much each query takes of each key: (B, H, T, T) in float32, rows sum to one."""
@@ -72,8 +73,8 @@ class Attention(nnx.Module):
         )
 
     def _queries_keys(self, x_BTD: jax.Array, angles_TK: np.ndarray) -> tuple[jax.Array, jax.Array]:
-        q_BTHK = rotate(self._heads(linear(x_BTD, self.query)), angles_TK)
-        return q_BTHK, rotate(self._heads(linear(x_BTD, self.key)), angles_TK)
+        q_BTHK = rotate(wide(self._heads(linear(x_BTD, self.query))), angles_TK)
+        return q_BTHK, rotate(wide(self._heads(linear(x_BTD, self.key))), angles_TK)
 
     def _heads(self, y_BTD: jax.Array) -> jax.Array:
         return y_BTD.reshape(*y_BTD.shape[:2], self.heads, -1)

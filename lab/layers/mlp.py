@@ -3,6 +3,7 @@
 import jax
 from flax import nnx
 
+from lab.layers.kernels import wide
 from lab.layers.linear import linear
 from lab.layers.parameters import Init, matrix
 from lab.layers.stack import MLP_OUT, kept
@@ -18,5 +19,5 @@ class SwiGLU(nnx.Module):
         self.down = matrix(down_key, (hidden, width), ("mlp", "embed"), init, gain=out_gain)
 
     def __call__(self, x_BTD: jax.Array) -> jax.Array:
-        h_BTD = jax.nn.silu(linear(x_BTD, self.gate)) * linear(x_BTD, self.up)
-        return kept(linear(h_BTD, self.down), MLP_OUT)
+        h_BTD = jax.nn.silu(wide(linear(x_BTD, self.gate))) * wide(linear(x_BTD, self.up))
+        return kept(linear(h_BTD.astype(x_BTD.dtype), self.down), MLP_OUT)

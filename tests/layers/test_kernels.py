@@ -8,7 +8,7 @@ import pytest
 from configs.layouts import LAYOUTS
 from lab.core.layout import make_layout
 from lab.layers.flash import fits
-from lab.layers.kernels import QUERY_BLOCK, attend, attention_weights, blockwise
+from lab.layers.kernels import QUERY_BLOCK, attend, attention_weights, blockwise, product, wide
 
 
 def reference(q, k, v, causal):
@@ -109,3 +109,62 @@ def test_blockwise(positions, causal):
     )(q, k, v)
     for a, b in zip(ours, library, strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4)
+
+
+def test_blockwise_sums_in_float32_whatever_it_is_given():
+    """Of bfloat16 numbers only the result is rounded: to half a unit in its last place."""
+    q, k, v = (x.astype(jnp.bfloat16) for x in inputs(QUERY_BLOCK + 17)[:3])
+    out = blockwise(q, k, v, True)
+    assert out.dtype == jnp.bfloat16
+    got, exact = np.asarray(out, np.float64), reference(q, k, v, True)
+    np.testing.assert_allclose(got, exact, rtol=2**-8, atol=1e-4)
+
+
+def mesh_of(devices, platform="cpu"):
+    device = jax.sharding.AbstractDevice(device_kind=platform, num_cores=None, platform=platform)
+    return jax.sharding.AbstractMesh((devices,), ("data",), abstract_device=device)
+
+
+def factors(dtype):
+    x_NI, d_NO = (jax.random.normal(jax.random.key(i), (96, n)) for i, n in ((0, 24), (1, 40)))
+    return x_NI.astype(dtype), jax.random.normal(jax.random.key(2), (24, 40)), d_NO.astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("mesh", [mesh_of(1), mesh_of(8), None])
+def test_products_and_their_gradients(mesh, dtype):
+    """Against float64; the gradient of a float32 weight keeps float32's digits on one CPU."""
+    x_NI, w_IO, d_NO = factors(dtype)
+
+    def graded(x, w):
+        out, pull = jax.vjp(product, x, w)
+        return out, *pull(d_NO)
+
+    with jax.sharding.use_abstract_mesh(mesh or jax.sharding.get_abstract_mesh()):
+        out, d_x, d_w = jax.jit(graded)(x_NI, w_IO)
+    x, w, d = (np.asarray(y, np.float64) for y in (x_NI, w_IO.astype(dtype), d_NO))
+    assert (out.dtype, d_x.dtype, d_w.dtype) == (dtype, dtype, jnp.float32)
+    half = 2**-8 if dtype == "bfloat16" else 1e-5
+    np.testing.assert_allclose(np.asarray(out, np.float64), x @ w, rtol=half, atol=1e-4)
+    np.testing.assert_allclose(np.asarray(d_x, np.float64), d @ w.T, rtol=half, atol=1e-4)
+    alone = mesh is not None and mesh.size == 1
+    np.testing.assert_allclose(d_w, x.T @ d, rtol=1e-5 if alone else half, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("mesh", "dtype", "own"),
+    [
+        (mesh_of(1), "bfloat16", True),
+        (mesh_of(1), "float32", False),
+        (mesh_of(8), "bfloat16", False),
+        (mesh_of(1, "tpu"), "bfloat16", False),
+        (mesh_of(1, "gpu"), "bfloat16", False),
+        (None, "bfloat16", False),
+    ],
+)
+def test_only_one_cpu_treats_bfloat16_its_own_way(mesh, dtype, own):
+    x_NI, w_IO, _ = factors(dtype)
+    with jax.sharding.use_abstract_mesh(mesh or jax.sharding.get_abstract_mesh()):
+        graph = str(jax.make_jaxpr(product)(x_NI, w_IO))
+        assert wide(x_NI).dtype == (jnp.float32 if own else dtype)
+    assert ("custom_vjp" in graph) == own

@@ -1,5 +1,7 @@
 """What a backward pass keeps of a stack: the same gradients, another graph, more memory or less."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -96,5 +98,7 @@ def test_what_keeps_more_takes_more_memory(kind):
         remat: gradients(kind, remat, images=64)[0].memory_analysis().temp_size_in_bytes
         for remat in order
     }
-    assert sorted(order, key=held.__getitem__) == list(order), held
+    for less, more in itertools.pairwise(order):  # to some per cent: what is done anew needs room
+        assert held[more] > 0.9 * held[less], held
+    assert held["none"] > held["dots"] > held["projections"] > 1.2 * held["full"], held
     assert held["none"] > 2 * held["full"], held

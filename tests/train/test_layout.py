@@ -11,7 +11,7 @@ from configs.layouts import LAYOUTS
 from lab.core.errors import LabError
 from lab.core.layout import Layout, across_slices, make_layout, mesh_sizes, slices_of
 from lab.models import families
-from lab.train.optimizer import direction
+from lab.train.optimizer import Numbers, direction
 from lab.train.state import abstract_with_shardings, initial_state, state_shardings
 from lab.train.step import make_steps
 from tests.models.worlds import config
@@ -170,9 +170,11 @@ def test_a_step_lowers_for_a_pod_of_256_chips(layout, name):
         "weight": jax.ShapeDtypeStruct((512,), jnp.float32, sharding=rows),
     }
     key = jax.eval_shape(lambda: jax.random.key(0))
-    rate = jax.ShapeDtypeStruct((), jnp.float32)
+    numbers = Numbers(*[jax.ShapeDtypeStruct((), jnp.float32)] * 2)
     state = abstract_with_shardings(bare, shardings)
-    text = steps.train.trace(state, batch, key, rate).lower(lowering_platforms=("tpu",)).as_text()
+    text = (
+        steps.train.trace(state, batch, key, numbers).lower(lowering_platforms=("tpu",)).as_text()
+    )
     assert "num_partitions = 256" in text
     axes = ", ".join(f'"{axis}"' for axis in table["batch"])
     constrained = [line for line in text.splitlines() if "sharding_constraint" in line]
