@@ -163,7 +163,7 @@ def read_study(
     """Every finished run at or below the directory with its columns; `where` is only looked at.
 
     A trunk, in which the cooldowns of other runs begin, is left out beside them, unless `where`
-    chooses by the schedule: without a cooldown of its own it is no run of their law.
+    chooses it by the schedule or by name: without a cooldown of its own it is no run of their law.
 
     With a metric of quality.jsonl its value is in the place of the loss, a row for each way in
     which it was measured at the last step.
@@ -180,7 +180,8 @@ def read_study(
     found = tuple(run for run in read if isinstance(run, Run))
     left_out = tuple(run for run in read if isinstance(run, LeftOut))
     trunks = tuple(run for run in found if run.is_trunk)
-    if len(trunks) < len(found) and SCHEDULE not in (where or {}):
+    chosen = {SCHEDULE, "name", "identity"} & set(where or {})
+    if len(trunks) < len(found) and not chosen:
         found = tuple(run for run in found if not run.is_trunk)
         left_out += tuple(map(_trunk, trunks))
     if not found:

@@ -51,7 +51,10 @@ def machine() -> str:
     """This machine as far as speed goes: processor, cores, devices and jax."""
     import jax
 
-    kind = jax.devices()[0].device_kind
+    devices = jax.devices()
+    kind, count = devices[0].device_kind, len(devices)
+    if devices[0].platform != "cpu":  # of a CPU there are as many as one asks for
+        kind = f"{count} x {kind}"
     return f"{_processor()}, {os.cpu_count()} cores, {kind}, jax {jax.__version__}"
 
 

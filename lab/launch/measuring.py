@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import queue
 import subprocess
@@ -23,21 +24,33 @@ def measure_on_workers(
 
     Raises LabError with the line of a worker that failed.
     """
+    with contextlib.ExitStack() as stack:
+        # What they say in errors goes to files: a pipe that nobody reads fills up.
+        told = [stack.enter_context(tempfile.TemporaryFile("w+")) for _ in range(workers)]
+        children = []
+        for at, (cores, errors) in enumerate(zip(shares(workers), told, strict=True)):
+            turned = [*names[at % len(names) :], *names[: at % len(names)]]
+            children.append(stack.enter_context(_start(argv, turned, cores, errors)))
+        parts = _heard(children, total=len(names) * workers)
+        for child, errors in zip(children, told, strict=True):
+            if child.wait():
+                errors.seek(0)
+                raise LabError(f"--calibrate: {_last_line(errors.read())}")
+    return [merged(each) for each in parts.values()]
+
+
+def _heard(children: Sequence[subprocess.Popen[str]], *, total: int) -> dict[str, list[Measured]]:
+    """What the workers measure, by program; none of them is left when this ends."""
     from rich.progress import Progress
 
-    told = [tempfile.TemporaryFile("w+") for _ in range(workers)]  # a pipe would fill up
-    children = [
-        _start(argv, [*names[at % len(names) :], *names[: at % len(names)]], cores, told[at])
-        for at, cores in enumerate(shares(workers))
-    ]
     lines: queue.Queue[str] = queue.Queue()
     listeners = [threading.Thread(target=_listen, args=(child, lines)) for child in children]
     found: dict[str, list[Measured]] = {}
+    for listener in listeners:
+        listener.start()
     try:
-        for listener in listeners:
-            listener.start()
         with Progress(transient=True) as bar:
-            task = bar.add_task("measuring", total=len(names) * workers)
+            task = bar.add_task("measuring", total=total)
             while any(listener.is_alive() for listener in listeners) or not lines.empty():
                 try:
                     each = Measured(**json.loads(lines.get(timeout=0.2)))
@@ -45,14 +58,14 @@ def measure_on_workers(
                     continue
                 found.setdefault(each.program, []).append(each)
                 bar.advance(task)
-    finally:
+    except BaseException:
         for child in children:
-            child.kill() if child.poll() is None else None
-    for child, errors in zip(children, told, strict=True):
-        if child.wait():
-            errors.seek(0)
-            raise LabError(f"--calibrate: {_last_line(errors.read())}")
-    return [merged(parts) for parts in found.values()]
+            child.kill()
+        raise
+    finally:
+        for listener in listeners:
+            listener.join()
+    return found
 
 
 def machine_of_workers() -> str:

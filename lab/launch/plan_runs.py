@@ -239,7 +239,7 @@ def _takes(part: Sequence[PlannedRun], budget: Budget, *, workers: int, startup_
         unknown = [run.name for run in part if run.seconds is None]
         raise LabError(
             f"--budget {budget}: the time of {', '.join(unknown[:3])} is not known; measure this "
-            "machine with python -m lab.launch.plan SWEEP --calibrate, or give --report"
+            "machine with python -m lab.launch.plan SWEEP --calibrate (a pod: its --report)"
         )
     return seconds
 

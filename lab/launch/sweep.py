@@ -122,11 +122,16 @@ def main(argv: Sequence[str]) -> ExitCode:
         raise LabError("--watch: of use with --status, and without --json")
     place = asked_place(flags)
     runs = load_sweep(flags.sweep, overrides, flags.only)
-    if flags.budget:
+    if flags.budget is not None:
         from lab.launch.plan import names_within
 
         within = names_within(flags.sweep, overrides, flags.budget, workers=flags.workers)
         runs = [run for run in runs if run.name in within]
+        if not runs:
+            raise LabError(
+                f"--only {' '.join(flags.only)}: none of them fits into --budget {flags.budget}; "
+                f"what does: {', '.join(within)}"
+            )
         argv = [*without(argv, "--budget"), "--only", *(run.name for run in runs)]
     if place and not flags.together:
         raise LabError("--coordinator: of use with --together only")

@@ -86,13 +86,19 @@ def _failed(run: AnyRun, failed: set[str]) -> bool:
 
 
 def packs_of(runs: Sequence[AnyRun], *, most: int) -> list[list[AnyRun]]:
-    """The runs in packs of one program, `most` in each, in the order of their first runs."""
+    """The runs in packs of one program, `most` in each, in the order of their first runs.
+
+    A run whose layout cuts its model over devices is by itself: its seat would have one.
+    """
     if most == 1:
         return [[run] for run in runs]
     found: dict[str, list[list[AnyRun]]] = {}
     packs = []
     for run in runs:
         same = found.setdefault(program(run), [])
+        if run.execution.layout != "ddp":
+            packs.append([run])
+            continue
         if not same or len(same[-1]) == most:
             same.append([])
             packs.append(same[-1])

@@ -23,6 +23,7 @@ from lab.data.tokens import ImageRows
 from lab.train.dispatch import Train, several
 from lab.train.evaluate import Evaluation
 from lab.train.guard import Guard, guarded, initial_guard
+from lab.train.spikes import Spikes
 from lab.train.state import State, abstract_with_shardings, state_shardings
 
 
@@ -216,7 +217,10 @@ class Job(abc.ABC, Generic[Run]):
 
     @functools.cached_property
     def branch_steps(self) -> frozenset[int]:
-        """Steps whose checkpoints stay: the cooldowns of other runs begin there."""
+        """Steps whose checkpoints stay: the cooldowns of other runs begin there.
+
+        Or where a spike after that beginning may set such a run back to.
+        """
         steps = set()
         for duration in durations_of_branches(self.run):
             step = first_step_of_cooldown(self.run, duration, self.step_size)
@@ -228,7 +232,7 @@ class Job(abc.ABC, Generic[Run]):
                     f"{plain(duration)} begins at step {step}; allowed are {self.warmup_steps} to "
                     f"{self.total_steps}, between warm-up and end of the trunk"
                 )
-            steps.add(step)
+            steps |= {step, min(Spikes(self.guard).held(step, newest=None), default=step)} - {0}
         return frozenset(steps)
 
     @property

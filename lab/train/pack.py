@@ -345,14 +345,26 @@ class _Fetched:
             return self._host[name]
 
 
+@dataclasses.dataclass(frozen=True)
+class _Metric:
+    """A metric (M, ...) of one seat: who makes an array of it waits for the devices."""
+
+    fetched: _Fetched
+    name: str
+    row: int
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.fetched.of(self.name)[self.row], dtype)
+
+
 class _Row(Mapping[str, Any]):
-    """The metrics (M, ...) of one seat."""
+    """The metrics of one seat; to name one is not to wait for it."""
 
     def __init__(self, fetched: _Fetched, row: int) -> None:
         self._fetched, self._row = fetched, row
 
-    def __getitem__(self, name: str) -> np.ndarray:
-        return self._fetched.of(name)[self._row]
+    def __getitem__(self, name: str) -> _Metric:
+        return _Metric(self._fetched, name, self._row)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._fetched.metrics)

@@ -246,3 +246,5 @@ def test_a_trunk_is_left_out_beside_its_branches_unless_it_is_chosen(tmp_path):
     assert left.name == "n1000" and "--where optimizer.schedule=constant" in left.reason
     chosen = read_runs(tmp_path / "study", where={"optimizer.schedule": "constant"})
     assert chosen.variable("N").tolist() == [1000]
+    named = read_runs(tmp_path / "study", where={"name": "n1000"})
+    assert named.variable("N").tolist() == [1000]

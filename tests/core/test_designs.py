@@ -1,7 +1,10 @@
 """Designs: which runs they are, against lists written by hand."""
 
+import dataclasses
+
 import pytest
 
+from lab.core.config import RunConfig
 from lab.core.designs import cooldowns, grid, isoflop, ladder, learning_rates, seeds
 from lab.core.errors import LabError
 from lab.core.program import program
@@ -31,9 +34,9 @@ def test_an_isoflop_grid_has_its_sizes_at_each_budget():
     made = isoflop(ELM, {1e9: ["s1"], 3e9: ["s1", "s2"]}, [1e9, 3e9])
     found = [(run["name"], run["train.duration"], run["rung"]) for run in made]
     assert found == [
-        ("s1-1e+09F", "1e+09 flops", "1e+09 FLOPs"),
-        ("s1-3e+09F", "3e+09 flops", "3e+09 FLOPs"),
-        ("s2-3e+09F", "3e+09 flops", "3e+09 FLOPs"),
+        ("s1-1e+09F", "1000000000 flops", "1e+09 FLOPs"),
+        ("s1-3e+09F", "3000000000 flops", "3e+09 FLOPs"),
+        ("s2-3e+09F", "3000000000 flops", "3e+09 FLOPs"),
     ]
     assert [run["rung"] for run in isoflop(ELM, ["s1"], [1, 2])] == ["1 FLOPs", "2 FLOPs"]
     with pytest.raises(LabError, match="no sizes for the budget"):
@@ -53,6 +56,14 @@ def test_branches_are_the_runs_of_the_grid_and_one_trunk_a_size():
     assert trunk["optimizer.schedule"] == "constant"
     with pytest.raises(LabError, match="fraction"):
         cooldowns(ELM, ["s1"], tokens, fraction=1.0)
+
+
+def test_amounts_keep_their_digits():
+    assert isoflop(ELM, ["s1"], [1234567890.0])[0]["train.duration"] == "1234567890 flops"
+    made = ladder(ELM, ["s1"], tokens_per_parameter=20.1234567)
+    assert made[0]["train.duration"] == "20.1234567 tokens_per_parameter"
+    with pytest.raises(LabError, match="at least one length"):
+        cooldowns(ELM, ["s1"], [])
 
 
 def test_names_join_in_a_product():
@@ -103,3 +114,17 @@ def test_numbers_do_not_change_the_program(more):
 )
 def test_all_else_does(more):
     assert program(load_config(f"{ELM}:s2", more)) != program(load_config(f"{ELM}:s2", {}))
+
+
+def test_so_does_what_a_step_takes_beside_the_numbers():
+    """Weights of a distance that do not train, and rows of codes in the place of images."""
+
+    def weighed(file):
+        given = {"losses.perceptual": 1.0, "losses.perceptual_file": file}
+        return program(load_config("configs/tokenizers/vqgan.py:small", given))
+
+    assert weighed("a") != weighed("b")
+    run = load_config(f"{ELM}:s2", {})
+    assert isinstance(run, RunConfig)
+    codes = dataclasses.replace(run, tokenizer=dataclasses.replace(run.tokenizer, codes="folder"))
+    assert program(codes) != program(run)

@@ -61,3 +61,12 @@ def test_packs_keep_the_order_of_the_sweep(most, packs):
     ]
     found = ["".join(run.name for run in pack) for pack in packs_of(runs, most=most)]
     assert found == packs
+
+
+def test_a_run_cut_over_devices_is_by_itself():
+    given = [{}, {"execution.layout": "fsdp"}, {"seed": 1}]
+    runs = [
+        load_config("configs/elm.py:s1", {"name": name, **more})
+        for name, more in zip("abc", given, strict=True)
+    ]
+    assert [[run.name for run in pack] for pack in packs_of(runs, most=9)] == [["a", "c"], ["b"]]
