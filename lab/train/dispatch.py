@@ -144,12 +144,14 @@ class Dispatcher:
 
         What is random in a batch goes with its number, which is `shift` above its update's.
         """
-        asked = Asked.of(self._job, first, batches, rates, shift=shift, most=self.most)
+        job, number = self._job, first + shift
         if self.steps.several is None:
-            numbers = jax.tree.map(lambda x: x[0], asked.numbers_K)
-            drawn = key(self._job.run.seed, Stream.TRAIN, first + shift)
-            state, metrics = self.steps.train(state, asked.batches[0], drawn, numbers)
+            placed = job.place(batches[0], Stream.TRAIN, number)
+            drawn = key(job.run.seed, Stream.TRAIN, number)
+            numbers = numbers_at(job.run.optimizer, rates[0])
+            state, metrics = self.steps.train(state, placed, drawn, numbers)
             return state, Started(first, rates, metrics, stacked=False)
+        asked = Asked.of(job, first, batches, rates, shift=shift, most=self.most)
         state, metrics = self.steps.several(
             state, asked.batches, asked.keys_K, asked.numbers_K, np.int32(len(rates))
         )

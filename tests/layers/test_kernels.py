@@ -111,25 +111,6 @@ def test_blockwise(positions, causal):
         np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4)
 
 
-def test_blockwise_sums_in_float32_whatever_it_is_given():
-    """Of bfloat16 numbers only the result is rounded: to half a unit in its last place."""
-    q, k, v = (x.astype(jnp.bfloat16) for x in inputs(QUERY_BLOCK + 17)[:3])
-    out = blockwise(q, k, v, True)
-    assert out.dtype == jnp.bfloat16
-    got, exact = np.asarray(out, np.float64), reference(q, k, v, True)
-    np.testing.assert_allclose(got, exact, rtol=2**-8, atol=1e-4)
-
-
-def mesh_of(devices, platform="cpu"):
-    device = jax.sharding.AbstractDevice(device_kind=platform, num_cores=None, platform=platform)
-    return jax.sharding.AbstractMesh((devices,), ("data",), abstract_device=device)
-
-
-def factors(dtype):
-    x_NI, d_NO = (jax.random.normal(jax.random.key(i), (96, n)) for i, n in ((0, 24), (1, 40)))
-    return x_NI.astype(dtype), jax.random.normal(jax.random.key(2), (24, 40)), d_NO.astype(dtype)
-
-
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("mesh", [mesh_of(1), mesh_of(8), None])
 def test_products_and_their_gradients(mesh, dtype):
