@@ -111,6 +111,16 @@ def test_blockwise(positions, causal):
         np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4)
 
 
+def mesh_of(devices, platform="cpu"):
+    device = jax.sharding.AbstractDevice(device_kind=platform, num_cores=None, platform=platform)
+    return jax.sharding.AbstractMesh((devices,), ("data",), abstract_device=device)
+
+
+def factors(dtype):
+    x_NI, d_NO = (jax.random.normal(jax.random.key(i), (96, n)) for i, n in ((0, 24), (1, 40)))
+    return x_NI.astype(dtype), jax.random.normal(jax.random.key(2), (24, 40)), d_NO.astype(dtype)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("mesh", [mesh_of(1), mesh_of(8), None])
 def test_products_and_their_gradients(mesh, dtype):
