@@ -127,7 +127,7 @@ def planned(sweep: list[str]) -> list[dict[str, Any]]:
         stdout=subprocess.PIPE,
         text=True,
     )
-    return json.loads(listed.stdout) if listed.returncode == 0 else []
+    return json.loads(listed.stdout)["runs"] if listed.returncode == 0 else []
 
 
 def is_of_this_sweep(frozen: pathlib.Path, sweep: list[str]) -> bool:

@@ -340,7 +340,7 @@ def test_a_save_that_failed_since_another_took_over_is_a_lost_claim(tmp_path, mo
     lease = run_directory(run) / LEASE
     monkeypatch.setattr(claim, "RENEW_S", 0.05)
 
-    def fails(run, watch):
+    def fails(run, watch, seat=None):
         if lost:
             remove(lease, expected=lambda content: True)
             rival = Lease(lease, renew_s=60.0)
