@@ -39,6 +39,7 @@ def faults_of_a_step(how):
     return int(found.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks glibc")
 def test_a_step_finds_its_memory_again():
     assert faults_of_a_step("keep") < 0.05 * faults_of_a_step("as it is")

@@ -128,6 +128,7 @@ def test_each_is_the_run_alone_on_several_devices(tmp_path, alone, devices):
     assert_same(made, alone, bits=True)
 
 
+@pytest.mark.slow
 def test_side_by_side_is_the_same_to_rounding(tmp_path, alone, monkeypatch):
     from lab.train import pack
 

@@ -25,6 +25,7 @@ from tests.train.test_pack import (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [1, 2])
 def test_a_rollback_sets_one_member_back_and_not_the_others(tmp_path, devices):
     """It returns to step 6 where the others are at 8; the short ones have left by then."""
@@ -55,6 +56,7 @@ def test_a_rollback_sets_one_member_back_and_not_the_others(tmp_path, devices):
     assert_same(made, alone, bits=True)
 
 
+@pytest.mark.slow
 def test_a_device_whose_seats_are_left_before_the_first_update(tmp_path):
     """As where another process was quicker to claim these runs."""
     alone = job(tmp_path / "alone", devices=1, **COMMON, **MEMBERS[1])
