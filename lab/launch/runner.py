@@ -39,6 +39,10 @@ from lab.train.job import Job
 from lab.train.loop import Hooks, Loop, Outcome, Status
 from lab.train.pack import Seat
 
+# Runs of a pack are threads: what they share is made once, and a module that is imported when it is
+# first used does not survive two of them at once (seen: `email`, under importlib.metadata).
+_ONE_AT_A_TIME = threading.Lock()
+
 
 def train_run(
     run: AnyRun, hooks: Hooks, watch: Watch, *, startup: Startup, seat: Seat | None = None
@@ -70,7 +74,8 @@ def train_run(
         lead(run, peers, ended)
         if ended:
             return ended
-        write_config(directory, run)
+        with _ONE_AT_A_TIME:
+            write_config(directory, run)
 
         def train(hooks: Hooks) -> Outcome:
             try:
@@ -148,7 +153,7 @@ def make_job(run: AnyRun, watch: Watch, seat: Seat | None = None) -> Job:
     """The job of a run on this process's devices, or on that of its seat in a pack."""
     if seat is not None:
         layout = layout_of(on_one_device(run.execution), LAYOUTS, [seat.device])
-        with _ONE_AT_A_TIME:  # what they share is made once
+        with _ONE_AT_A_TIME:
             job = _job_on(run, dataclasses.replace(layout, traced=seat.traced), watch)
         seat.sit(job)
         return job
@@ -162,9 +167,6 @@ def make_job(run: AnyRun, watch: Watch, seat: Seat | None = None) -> Job:
     if wanted > len(devices):
         raise LabError(f"config.execution.devices = {wanted}: {len(devices)} are here")
     return _job_on(run, layout_of(run.execution, LAYOUTS, devices[:wanted]), watch)
-
-
-_ONE_AT_A_TIME = threading.Lock()
 
 
 def on_one_device(execution: ExecutionConfig) -> ExecutionConfig:

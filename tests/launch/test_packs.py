@@ -2,12 +2,18 @@
 
 import json
 import textwrap
+import threading
+import time
 
 import pytest
 
+from lab.core.errors import LabError
+from lab.launch import runner
 from lab.launch.door import load_config
+from lab.launch.timesheet import Startup
 from lab.launch.worker import packs_of
 from tests.launch.commands import TINY, command, place, refused, rows_of
+from tests.train.jobs import hooks
 
 SWEEP = textwrap.dedent(
     """
@@ -70,3 +76,32 @@ def test_a_run_cut_over_devices_is_by_itself():
         for name, more in zip("abc", given, strict=True)
     ]
     assert [[run.name for run in pack] for pack in packs_of(runs, most=9)] == [["a", "c"], ["b"]]
+
+
+def test_what_runs_of_a_pack_prepare_is_prepared_one_after_the_other(tmp_path, monkeypatch):
+    """Versions are looked up by code that imports lazily and is not made for threads."""
+    inside, most = [], []
+
+    def environment():
+        inside.append(1)
+        most.append(len(inside))
+        time.sleep(0.2)
+        inside.pop()
+        return {}
+
+    def no_job(run, watch, seat=None):
+        raise LabError("not made here")
+
+    def train(seed):
+        run = load_config("configs/elm.py:s1", {"execution.workdir": str(tmp_path), "seed": seed})
+        with pytest.raises(LabError, match="not made here"):
+            runner.train_run(run, hooks(), lambda preparing: None, startup=Startup(0.0))
+
+    monkeypatch.setattr(runner, "environment", environment)
+    monkeypatch.setattr(runner, "make_job", no_job)
+    threads = [threading.Thread(target=train, args=(seed,)) for seed in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1, 1, 1]
