@@ -7,7 +7,8 @@ import os
 import platform
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
-from pathlib import Path
+
+from lab.launch.calibration import processor
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,7 @@ def within(name: str, low: float, high: float, target: tuple[float, float]) -> R
 
 def hardware() -> str:
     """The processor, its cores, and the Python that measured."""
-    name = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        models = [x.split(":")[1] for x in info.read_text().splitlines() if "model name" in x]
-        name = models[0].strip() if models else name
-    return f"{name}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    return f"{processor()}, {os.cpu_count()} cores, Python {platform.python_version()}"
 
 
 def show(parts: Iterable[Callable[[], list[Row]]], *, as_json: bool) -> list[Row]:

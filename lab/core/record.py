@@ -8,7 +8,7 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TextIO
 
 from lab.core.errors import LabError
@@ -60,6 +60,22 @@ def write_rows(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
 def finished(rows: list[dict[str, Any]]) -> bool:
     """Whether the run came to its end, a divergence included."""
     return bool(rows) and rows[-1]["kind"] == "end"
+
+
+def has_ended(path: pathlib.Path) -> bool:
+    """Whether a record says so; of one that cannot be read who trains it says what is wrong."""
+    try:
+        return finished(read_rows(path))
+    except LabError:
+        return False
+
+
+def differing(
+    theirs: Mapping[str, Any], ours: Mapping[str, Any], *, but: Collection[str]
+) -> list[str]:
+    """The fields in which two headers differ, sorted, some apart."""
+    names = (set(ours) | set(theirs)) - set(but)
+    return [name for name in sorted(names) if theirs.get(name) != ours.get(name)]
 
 
 class Record:
@@ -172,12 +188,11 @@ def _check_same_run(path: pathlib.Path, theirs: Mapping[str, Any], ours: Mapping
         raise LabError(
             f"{path}: belongs to the run {theirs['identity']}, not to {ours['identity']}"
         )
-    for key in sorted((set(ours) | set(theirs)) - set(_LABELS)):
-        if theirs.get(key) != ours.get(key):
-            raise LabError(
-                f"{path}: {key} was {theirs.get(key)} and is now {ours.get(key)}; "
-                "move the folder away to train the run anew"
-            )
+    for key in differing(theirs, ours, but=_LABELS):
+        raise LabError(
+            f"{path}: {key} was {theirs.get(key)} and is now {ours.get(key)}; "
+            "move the folder away to train the run anew"
+        )
 
 
 def _line(row: Mapping[str, Any]) -> str:

@@ -18,7 +18,7 @@ from lab.core import manifest as manifests
 from lab.core.branches import first_step_of_cooldown, trunk_of
 from lab.core.config import AnyRun, identity, run_directory
 from lab.core.errors import LabError
-from lab.core.record import SCHEMA, finished, read_rows, strict, write_rows
+from lab.core.record import SCHEMA, differing, has_ended, read_rows, strict, write_rows
 from lab.core.step_folders import SAVING, numbered
 from lab.core.writing import writing
 
@@ -57,11 +57,8 @@ def latest_beginning(job: Job[Any]) -> int:
     back it is the oldest step to which a spike in the cooldown may lead: the branch comes by the
     later ones itself and saves them, and the trunk goes back behind it for no spike of its own.
     """
-    from lab.train.spikes import Spikes
-
     step = first_step_of_cooldown(job.run, job.run.train.duration, job.step_size)
-    step = min(step, job.total_steps - 1)
-    return min(Spikes(job.guard).held(step, newest=None), default=step)
+    return job.oldest_return(min(step, job.total_steps - 1))
 
 
 def _steps(directory: pathlib.Path) -> list[int]:
@@ -133,12 +130,11 @@ def _check_same_data(
     if not rows:
         raise LabError(f"{path}: missing, but there are checkpoints beside it")
     theirs = rows[0]
-    for key in sorted((set(ours) | set(theirs)) - set(_OF_THE_RUN)):
-        if theirs.get(key) != ours.get(key):
-            raise LabError(
-                f"{path}: {key} of the trunk is {theirs.get(key)}, of its branch {ours.get(key)}; "
-                'set config.execution.trunk = "" to train the branch alone'
-            )
+    for key in differing(theirs, ours, but=_OF_THE_RUN):
+        raise LabError(
+            f"{path}: {key} of the trunk is {theirs.get(key)}, of its branch {ours.get(key)}; "
+            'set config.execution.trunk = "" to train the branch alone'
+        )
 
 
 def waits_for_trunk(run: AnyRun, runs: Sequence[AnyRun], failed: Callable[[AnyRun], bool]) -> bool:
@@ -148,12 +144,5 @@ def waits_for_trunk(run: AnyRun, runs: Sequence[AnyRun], failed: Callable[[AnyRu
     wanted = identity(trunk_of(run))
     for each in runs:
         if not each.execution.trunk and identity(each) == wanted:
-            return not failed(each) and not finished(_rows(each))
+            return not failed(each) and not has_ended(run_directory(each) / "record.jsonl")
     return False
-
-
-def _rows(run: AnyRun) -> list[dict[str, Any]]:
-    try:
-        return read_rows(run_directory(run) / "record.jsonl")
-    except LabError:
-        return []  # who trains it says what is wrong with the record

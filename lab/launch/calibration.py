@@ -55,10 +55,11 @@ def machine() -> str:
     kind, count = devices[0].device_kind, len(devices)
     if devices[0].platform != "cpu":  # of a CPU there are as many as one asks for
         kind = f"{count} x {kind}"
-    return f"{_processor()}, {os.cpu_count()} cores, {kind}, jax {jax.__version__}"
+    return f"{processor()}, {os.cpu_count()} cores, {kind}, jax {jax.__version__}"
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The model of the processor, as the system tells it."""
     info = pathlib.Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text(encoding="utf-8").splitlines():

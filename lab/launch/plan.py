@@ -17,8 +17,20 @@ from typing import Any
 
 from lab.core.config import AnyRun
 from lab.core.errors import ExitCode, LabError
+from lab.core.program import program
 from lab.core.sweep import RUNG
+from lab.launch import calibration
 from lab.launch.door import Parser, leave, parse
+from lab.launch.plan_runs import (
+    Budget,
+    PlannedRun,
+    chosen,
+    makespan_s,
+    parse_budget,
+    planned_run,
+    with_measured,
+    with_report,
+)
 
 EPILOG = """examples:
   python -m lab.launch.plan experiments/01_first_ladder/sweep.py --workers 2 --calibrate
@@ -62,13 +74,11 @@ def parser() -> argparse.ArgumentParser:
 class Plan:
     """A sweep, counted and timed."""
 
-    runs: list[Any]  # PlannedRun
+    runs: list[PlannedRun]
     startup_s: float | None  # of a worker; None: not measured
 
     def seconds(self, workers: int) -> tuple[float, float] | None:
         """When all is done, low and high; None where a time is unknown."""
-        from lab.launch.plan_runs import makespan_s
-
         ends = [
             makespan_s(self.runs, workers=workers, startup_s=self.startup_s or 0.0, high=high)
             for high in (False, True)
@@ -84,19 +94,13 @@ def main(argv: Sequence[str]) -> ExitCode:
         raise LabError(f"--workers {flags.workers}: at least 1")
     if flags.calibrate and flags.report:
         raise LabError("--calibrate: of this machine; --report says how fast another one is")
-    budget = None
-    if flags.budget is not None:
-        from lab.launch.plan_runs import parse_budget
-
-        budget = parse_budget(flags.budget)
+    budget = None if flags.budget is None else parse_budget(flags.budget)
     if flags.measure:
         return measure_some(flags, overrides, began_s)
     if flags.calibrate:
         calibrate(flags, argv, overrides)
     plan = make_plan(flags.sweep, overrides, workers=flags.workers, reports=flags.report)
-    kept = plan
-    if budget:
-        kept = cut(plan, budget, workers=flags.workers)
+    kept = cut(plan, budget, workers=flags.workers) if budget else plan
     from lab.launch.plan_table import as_json, show
 
     if flags.json:
@@ -110,22 +114,20 @@ def make_plan(
     spec: str, overrides: Mapping[str, str], *, workers: int, reports: Sequence[str] = ()
 ) -> Plan:
     """Count every run of a sweep, and time it as far as that is known."""
-    from lab.launch import calibration
     from lab.launch.devices import set_up_jax
-    from lab.launch.plan_runs import counting_config, planned_run, with_measured, with_report
     from lab.launch.sweep import load_sweep, overrides_of
 
     runs = load_sweep(spec, dict(overrides))
     rungs = [override.get(RUNG, "") for override in overrides_of(spec, dict(overrides))]
     set_up_jax(1)
-    from lab.launch.runner import make_job
+    from lab.launch.runner import make_job, on_one_device
 
-    planned, kept_jobs = [], {}
+    planned = []
     with _showing() as tell:
         for run, rung in zip(runs, rungs, strict=True):
             tell(run.name)
-            job = make_job(counting_config(run), lambda p, name=run.name: tell(name, p))
-            kept_jobs[run.name] = job
+            alone = dataclasses.replace(run, execution=on_one_device(run.execution))
+            job = make_job(alone, lambda p, name=run.name: tell(name, p))  # of the same counts
             planned.append(planned_run(run, job, rung=rung, runs=runs))
     if reports:
         found = [_report(path) for path in reports]
@@ -138,10 +140,8 @@ def make_plan(
     return Plan(timed, startup_s=max(startups) if startups else None)
 
 
-def cut(plan: Plan, budget: Any, *, workers: int) -> Plan:
+def cut(plan: Plan, budget: Budget, *, workers: int) -> Plan:
     """The largest part of a plan that fits."""
-    from lab.launch.plan_runs import chosen
-
     startup_s = plan.startup_s or 0.0
     kept = chosen(plan.runs, budget, workers=workers, startup_s=startup_s)
     return dataclasses.replace(plan, runs=kept)
@@ -173,9 +173,7 @@ def _report(path: str) -> dict[str, Any]:
 
 
 def _calibration_file(runs: Sequence[AnyRun]) -> pathlib.Path:
-    from lab.launch.calibration import FILE
-
-    return pathlib.Path(runs[0].execution.workdir) / FILE
+    return pathlib.Path(runs[0].execution.workdir) / calibration.FILE
 
 
 class _showing:
@@ -200,8 +198,6 @@ class _showing:
 
 def calibrate(flags: argparse.Namespace, argv: Sequence[str], overrides: Mapping[str, str]) -> None:
     """Measure the programs of a sweep that are not in the file, by as many workers at once."""
-    from lab.core.program import program
-    from lab.launch import calibration
     from lab.launch.measuring import machine_of_workers, measure_on_workers
     from lab.launch.sweep import load_sweep
 
@@ -225,7 +221,6 @@ def measure_some(
     cores = [int(core) for core in flags.cores.split(",") if core]
     if cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cores)
-    from lab.launch import calibration
     from lab.launch.devices import set_up_jax
     from lab.launch.memory import keep_freed_memory
     from lab.launch.sweep import load_sweep

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lab.core.branches import trunk_of
-from lab.core.config import AnyRun, RunConfig, identity
+from lab.core.config import AnyRun, identity
 from lab.core.errors import LabError
 from lab.core.program import program
 from lab.core.units import DurationUnit
@@ -93,13 +93,6 @@ def planned_run(run: AnyRun, job: Any, *, rung: str, runs: Sequence[AnyRun]) -> 
         layout=run.execution.layout,
         evaluation_images=len(job.images.validation.rows),
     )
-
-
-def counting_config(run: AnyRun) -> AnyRun:
-    """The run on one device, which has the same counts wherever it will be trained."""
-    from lab.launch.runner import on_one_device
-
-    return dataclasses.replace(run, execution=on_one_device(run.execution))
 
 
 def with_measured(run: PlannedRun, measured: Measured | None) -> PlannedRun:
@@ -250,8 +243,3 @@ def duration_text(seconds: float) -> str:
         if seconds < most:
             return f"{seconds / size:.3g} {unit}"
     return f"{seconds / 86400:.3g} d"
-
-
-def kind_of(run: AnyRun) -> str:
-    """What its amounts count: "tokens" of a generator, "images" of a tokenizer or classifier."""
-    return "tokens" if isinstance(run, RunConfig) else "images"

@@ -18,7 +18,7 @@ from typing import Any
 from lab.core.config import AnyRun, run_directory
 from lab.core.errors import ExitCode, LabError
 from lab.core.program import program
-from lab.core.record import finished, read_rows
+from lab.core.record import has_ended
 from lab.launch.board import FAILURE
 from lab.launch.branching import waits_for_trunk
 from lab.launch.signals import StopSignal
@@ -74,10 +74,7 @@ def _stop_with_parent(signals: StopSignal) -> None:
 
 
 def _ended(run: AnyRun) -> bool:
-    try:
-        return finished(read_rows(run_directory(run) / "record.jsonl"))
-    except LabError:
-        return False  # trying it says what is wrong with the record
+    return has_ended(run_directory(run) / "record.jsonl")
 
 
 def _failed(run: AnyRun, failed: set[str]) -> bool:
@@ -95,10 +92,10 @@ def packs_of(runs: Sequence[AnyRun], *, most: int) -> list[list[AnyRun]]:
     found: dict[str, list[list[AnyRun]]] = {}
     packs = []
     for run in runs:
-        same = found.setdefault(program(run), [])
         if run.execution.layout != "ddp":
             packs.append([run])
             continue
+        same = found.setdefault(program(run), [])
         if not same or len(same[-1]) == most:
             same.append([])
             packs.append(same[-1])
@@ -144,14 +141,11 @@ def _train(pack: Sequence[AnyRun], signals: StopSignal, failed: set[str], startu
 def _try(
     run: AnyRun, signals: StopSignal, failed: set[str], startup: Startup, seat: Any = None
 ) -> bool:
-    """Train one run; False where another process holds it or it has ended meanwhile."""
-    from lab.launch.claim import ClaimLost, HeldElsewhere, is_claimed
+    """Train one run that was free a moment ago; False where another process holds it."""
+    from lab.launch.claim import ClaimLost, HeldElsewhere
     from lab.launch.runner import train_run
     from lab.train.loop import Hooks
 
-    directory = run_directory(run)
-    if _ended(run) or _failed(run, failed) or is_claimed(directory):
-        return False
     hooks = Hooks(
         clock=time.monotonic,
         should_stop=lambda: signals.came,

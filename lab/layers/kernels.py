@@ -150,11 +150,11 @@ def _half_forward(x_NI, w_IO):
 
 def _half_backward(residuals, d_NO):
     x_NI, half_IO, like = residuals
-    wide = {"preferred_element_type": jnp.float32}
-    d_x_NI = jax.lax.dot_general(d_NO, half_IO, (((1,), (1,)), ((), ())), **wide)
+    kept = {"preferred_element_type": jnp.float32}
+    d_x_NI = jax.lax.dot_general(d_NO, half_IO, (((1,), (1,)), ((), ())), **kept)
     # Through a flat array: what is only called transposed is folded into the product again.
     flat = jax.lax.optimization_barrier(x_NI.T.reshape(-1))
-    d_w_IO = jnp.matmul(flat.reshape(x_NI.shape[::-1]), d_NO, **wide)
+    d_w_IO = jnp.matmul(flat.reshape(x_NI.shape[::-1]), d_NO, **kept)
     return d_x_NI.astype(x_NI.dtype), d_w_IO.astype(like.dtype)
 
 

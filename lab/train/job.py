@@ -232,8 +232,12 @@ class Job(abc.ABC, Generic[Run]):
                     f"{plain(duration)} begins at step {step}; allowed are {self.warmup_steps} to "
                     f"{self.total_steps}, between warm-up and end of the trunk"
                 )
-            steps |= {step, min(Spikes(self.guard).held(step, newest=None), default=step)} - {0}
+            steps |= {step, self.oldest_return(step)} - {0}
         return frozenset(steps)
+
+    def oldest_return(self, step: int) -> int:
+        """The oldest step to which a spike after this one may set the run back; else this one."""
+        return min(Spikes(self.guard).held(step, newest=None), default=step)
 
     @property
     def platform(self) -> str:

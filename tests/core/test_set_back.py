@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lab.core import store as stores
-from lab.core.errors import NotSaved
+from lab.core.errors import LabError, NotSaved
 from lab.core.record import Record
 from lab.core.store import Store
 
@@ -110,3 +110,20 @@ def test_a_follower_knows_the_same_steps_and_writes_nothing(tmp_path):
     record.set_back(1, rollbacks=0)
     assert record.steps == {"train": [1], "evaluation": [1]}
     assert not path.exists()
+
+
+def test_a_check_before_the_commit_stops_it(tmp_path):
+    """As of a run that another process has taken over while this one wrote."""
+
+    def check():
+        raise LabError("taken over")
+
+    with Store(tmp_path / "run") as store:
+        store.save(1, {"x": np.ones(3)}, metrics={})
+    store = Store(tmp_path / "run", check=check)
+    store.save(2, {"x": np.ones(3)}, metrics={})
+    with pytest.raises(LabError, match="taken over"):
+        store.wait()
+    store.close()
+    assert store.steps() == (1,)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["1"]

@@ -385,20 +385,3 @@ def test_a_failed_save_removes_nothing_of_another_step(tmp_path, monkeypatch):
         with pytest.raises(LabError, match="2: not saved: No space left on device"):
             opened.wait()
         assert sorted(tmp_path.glob(".saving-*")) == sorted(theirs)
-
-
-def test_a_check_before_the_commit_stops_it(tmp_path):
-    """As of a run that another process has taken over while this one wrote."""
-
-    def check():
-        raise LabError("taken over")
-
-    with Store(tmp_path / "run") as store:
-        store.save(1, {"x": np.ones(3)}, metrics={})
-    store = Store(tmp_path / "run", check=check)
-    store.save(2, {"x": np.ones(3)}, metrics={})
-    with pytest.raises(LabError, match="taken over"):
-        store.wait()
-    store.close()
-    assert store.steps() == (1,)
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["1"]

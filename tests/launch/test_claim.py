@@ -17,11 +17,10 @@ import pytest
 
 from lab.core.config import run_directory
 from lab.core.errors import NotSaved
-from lab.launch import claim, runner
-from lab.launch.claim import LEASE, LOCK, ClaimLost, claimed, is_claimed
+from lab.launch import claim
+from lab.launch.claim import LEASE, LOCK, claimed, is_claimed
 from lab.launch.door import ROOT, load_config
 from lab.launch.lease import Lease, Watch, field, machine, read_lease, remove
-from lab.launch.timesheet import Startup
 from tests.launch.commands import (
     STARTED,
     TINY,
@@ -32,7 +31,6 @@ from tests.launch.commands import (
     rows_of,
     wait_for_rows,
 )
-from tests.train.jobs import hooks
 
 ELSEWHERE = textwrap.dedent(
     """
@@ -330,27 +328,6 @@ def test_a_run_whose_trainer_stood_still_is_finished_elsewhere_and_left_by_it(tm
     at = [row["step"] for row in rows_of(record) if row["kind"] == "train"]
     assert at == list(range(1, steps + 1))
     assert [row["kind"] for row in rows_of(record)].count("end") == 1
-
-
-@pytest.mark.parametrize("lost", [True, False])
-def test_a_save_that_failed_since_another_took_over_is_a_lost_claim(tmp_path, monkeypatch, lost):
-    """Not a failure of the run: a sweep would try it no more."""
-    overrides = {"execution.workdir": str(tmp_path)}
-    run = load_config("configs/elm.py:s1", overrides)
-    lease = run_directory(run) / LEASE
-    monkeypatch.setattr(claim, "RENEW_S", 0.05)
-
-    def fails(run, watch, seat=None):
-        if lost:
-            remove(lease, expected=lambda content: True)
-            rival = Lease(lease, renew_s=60.0)
-            assert rival.take()
-        time.sleep(0.2)
-        raise NotSaved("checkpoints/50: not saved: No such file or directory")
-
-    monkeypatch.setattr(runner, "make_job", fails)
-    with pytest.raises(ClaimLost if lost else NotSaved):
-        runner.train_run(run, hooks(), lambda preparing: None, startup=Startup(0.0))
 
 
 def test_who_is_refused_says_so_as_bad_input(tmp_path):
