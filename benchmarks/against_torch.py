@@ -20,7 +20,6 @@ import concurrent.futures
 import dataclasses
 import functools
 import importlib.util
-import json
 import math
 import multiprocessing
 import os
@@ -32,6 +31,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from benchmarks.rows import add_flags, named, report
 from lab.core.errors import LabError
 from lab.launch.memory import keep_freed_memory
 
@@ -321,18 +321,14 @@ def parts_of(flags: argparse.Namespace) -> list[Callable[[], Any]]:
     """What is measured, in order."""
     made: list[Callable[[], Any]] = []
 
-    def add(name: str, part: Callable[[], Any]) -> None:
-        part.__name__ = name  # type: ignore[attr-defined]
-        made.append(part)
-
     for cores in flags.cores:
         for dtype in flags.dtypes:
             case = Case(width=0, dtype=dtype, cores=cores, rounds=flags.rounds)
             cases = [dataclasses.replace(case, width=width) for width in flags.widths]
-            add(f"training, {dtype}, {cores} cores", functools.partial(training_rows, cases))
+            made.append(named(f"training, {dtype}, {cores} cores", training_rows, cases))
     for width in () if flags.no_sampling else flags.widths:
         case = Case(width=width, dtype="float32", cores=flags.cores[0], rounds=flags.rounds)
-        add(f"sampling, width {width}", functools.partial(sampling_rows, case))
+        made.append(named(f"sampling, width {width}", sampling_rows, case))
     return made
 
 
@@ -363,34 +359,19 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--cores", type=int, nargs="+", choices=(1, 2), default=[1, 2])
     made.add_argument("--rounds", type=int, default=9, help="in which the ways take turns (9)")
     made.add_argument("--no-sampling", action="store_true", help="training only")
-    made.add_argument("--json", action="store_true", help="print the rows as JSON")
-    made.add_argument("--out", type=pathlib.Path, help="write rows and versions there")
+    add_flags(made)
     return made
 
 
 def main(argv: list[str]) -> int:
     """Print the rows; 1 where a target is missed, 2 where something is not here."""
     flags = parser().parse_args(argv)
-    from benchmarks.rows import hardware, show
-
     try:
         check(flags)
-        rows = show(parts_of(flags), as_json=flags.json)
+        return report(parts_of(flags), flags, argv)
     except LabError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    if flags.out:
-        import importlib.metadata as metadata
-
-        document = {
-            "command": " ".join(["python -m benchmarks.against_torch", *argv]),
-            "hardware": hardware(),
-            "versions": {name: metadata.version(name) for name in ("jax", "jaxlib", "torch")},
-            "rows": [dataclasses.asdict(entry) for entry in rows],
-        }
-        flags.out.parent.mkdir(parents=True, exist_ok=True)
-        flags.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    return int(any(entry.met is False for entry in rows))
 
 
 if __name__ == "__main__":

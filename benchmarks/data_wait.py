@@ -9,9 +9,10 @@ time of the steps, the first rows left out. A run that shares its cores with oth
 from __future__ import annotations
 
 import argparse
-import functools
 import sys
 from pathlib import Path
+
+from benchmarks.rows import add_flags, named, report, row
 
 SKIPPED_ROWS = 2  # of training, whose batches were being prefetched for the first time
 TARGET = 0.02
@@ -19,7 +20,6 @@ TARGET = 0.02
 
 def _measured(path: Path):
     from analysis.records import read_rows
-    from benchmarks.rows import row
 
     rows = read_rows(path)
     name = rows[0]["name"] if rows else str(path)
@@ -41,24 +41,18 @@ def main(argv: list[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("runs", nargs="+", type=Path, help="folders of runs")
-    parser.add_argument("--json", action="store_true", help="print the rows as JSON")
+    add_flags(parser)
     flags = parser.parse_args(argv)
     from analysis.errors import AnalysisError
     from analysis.records import record_paths
-    from benchmarks.rows import show
 
     try:
         paths = [path for folder in flags.runs for path in record_paths(folder)]
     except AnalysisError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    parts = []
-    for path in paths:
-        part = functools.partial(_measured, path)
-        part.__name__ = path.parent.name  # type: ignore[attr-defined]
-        parts.append(part)
-    rows = show(parts, as_json=flags.json)
-    return int(any(entry.met is False for entry in rows))
+    parts = [named(path.parent.name, _measured, path) for path in paths]
+    return report(parts, flags, argv)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,17 @@
-"""A measurement beside its target, and the table that is printed of them."""
+"""A measurement beside its target; the table that is printed of them, and the file."""
 
 from __future__ import annotations
 
+import argparse
+import datetime
+import functools
+import importlib.metadata as metadata
 import json
 import os
+import pathlib
 import platform
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 from lab.launch.calibration import processor
@@ -35,8 +41,52 @@ def within(name: str, low: float, high: float, target: tuple[float, float]) -> R
 
 
 def hardware() -> str:
-    """The processor, its cores, and the Python that measured."""
-    return f"{processor()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    """The accelerators if any, the processor, its cores, and the Python that measured."""
+    cores = f"{processor()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    if "jax" not in sys.modules:
+        return cores
+    import jax
+
+    devices = jax.devices()
+    if devices[0].platform == "cpu":
+        return cores
+    return f"{len(devices)} x {devices[0].device_kind}, {cores}"
+
+
+def named(name: str, part: Callable[..., list[Row]], *given: object) -> Callable[[], list[Row]]:
+    """A part to measure, with the name that the progress line shows."""
+    made = functools.partial(part, *given)
+    made.__name__ = name  # type: ignore[attr-defined]
+    return made
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """How a benchmark tells its rows."""
+    parser.add_argument("--json", action="store_true", help="print the rows as JSON")
+    parser.add_argument("--out", type=pathlib.Path, help="write rows and hardware there")
+
+
+def report(
+    parts: Iterable[Callable[[], list[Row]]], flags: argparse.Namespace, argv: Sequence[str]
+) -> int:
+    """Measure, print and write as the flags say; 1 where a target is missed."""
+    rows = show(parts, as_json=flags.json)
+    if flags.out:
+        module = pathlib.Path(sys.argv[0]).stem
+        document = {
+            "command": " ".join(["python -m", f"benchmarks.{module}", *argv]),
+            "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+            "hardware": hardware(),
+            "versions": {
+                name: metadata.version(name)
+                for name in ("jax", "jaxlib", "torch")
+                if name in sys.modules
+            },
+            "rows": [asdict(entry) for entry in rows],
+        }
+        flags.out.parent.mkdir(parents=True, exist_ok=True)
+        flags.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    return int(any(entry.met is False for entry in rows))
 
 
 def show(parts: Iterable[Callable[[], list[Row]]], *, as_json: bool) -> list[Row]:

@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import functools
 import importlib
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
+
+from benchmarks.rows import Row, add_flags, named, report, row
 
 TARGET = 10.0  # the cached pass over the full one at 256 tokens
 GRID = (16, 16, 1)
@@ -96,7 +97,6 @@ def measured(family: str, size: str, images: int):
     import jax
     import jax.numpy as jnp
 
-    from benchmarks.rows import Row, row
     from lab.models.heads import CategoricalHead
     from lab.models.orders import RasterOrder
     from lab.sampling import autoregressive
@@ -134,17 +134,13 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--size", default="s6", help="of lab/models/sizes.py (s6)")
     parser.add_argument("--images", type=int, default=8, help="drawn at once (8)")
     parser.add_argument("--only", nargs="+", choices=sorted(FAMILIES), help="these families")
-    parser.add_argument("--json", action="store_true", help="print the rows as JSON")
+    add_flags(parser)
     flags = parser.parse_args(argv)
-    from benchmarks.rows import show
-
-    parts = []
-    for family in flags.only or FAMILIES:
-        part = functools.partial(measured, family, flags.size, flags.images)
-        part.__name__ = family  # type: ignore[attr-defined]
-        parts.append(part)
-    rows = show(parts, as_json=flags.json)
-    return int(any(entry.met is False for entry in rows))
+    parts = [
+        named(family, measured, family, flags.size, flags.images)
+        for family in flags.only or FAMILIES
+    ]
+    return report(parts, flags, argv)
 
 
 if __name__ == "__main__":

@@ -17,14 +17,13 @@ import argparse
 import dataclasses
 import functools
 import itertools
-import json
-import pathlib
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
+from benchmarks.rows import Row, add_flags, named, report, row
 from lab.launch.compile_search import REMATS
 
 TARGET = 0.50  # of the measured rate of products
@@ -138,8 +137,6 @@ def measured(family: str, flags: argparse.Namespace, rate: float) -> Any:
     """Rows of one model: every way, and the best of them against the target."""
     import jax
 
-    from benchmarks.rows import Row, row
-
     rows, best = [], 0.0
     for way in ways(flags.batches):
         name = f"{family} {flags.size}, {way.words}"
@@ -179,39 +176,18 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--images", type=int, default=64, help="drawn at once (64)")
     parser.add_argument("--side", type=int, default=8192, help="of the matrices (8192)")
     parser.add_argument("--only", nargs="+", choices=sorted(MODELS), default=sorted(MODELS))
-    parser.add_argument("--json", action="store_true", help="print the rows as JSON")
-    parser.add_argument("--out", type=pathlib.Path, help="write rows and device there")
+    add_flags(parser)
     flags = parser.parse_args(argv)
     import jax
-
-    from benchmarks.rows import Row, show
 
     rate = matmul_flops_per_s(flags.side)
     device = jax.devices()[0].device_kind
     speed = Row(f"{device}: products on one, TFLOP/s", f"{rate / 1e12:.3f}", "", None)
-    parts = [_named("products", lambda: [speed])]
+    parts = [named("products", lambda: [speed])]
     for family in flags.only:
-        parts.append(_named(family, functools.partial(measured, family, flags, rate)))
-        parts.append(_named(f"{family}, drawn", functools.partial(sampled, family, flags)))
-    rows = show(parts, as_json=flags.json)
-    if flags.out:
-        document = {
-            "command": " ".join(["python -m benchmarks.training", *argv]),
-            "device": device,
-            "devices": jax.device_count(),
-            "jax": jax.__version__,
-            "rows": [dataclasses.asdict(entry) for entry in rows],
-        }
-        flags.out.parent.mkdir(parents=True, exist_ok=True)
-        flags.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    return int(any(entry.met is False for entry in rows))
-
-
-def _named(name: str, part: Callable[[], Any]) -> Callable[[], Any]:
-    """A part with the name that the progress line shows."""
-    made = functools.partial(part)
-    made.__name__ = name  # type: ignore[attr-defined]
-    return made
+        parts.append(named(family, measured, family, flags, rate))
+        parts.append(named(f"{family}, drawn", sampled, family, flags))
+    return report(parts, flags, argv)
 
 
 if __name__ == "__main__":

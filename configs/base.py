@@ -80,8 +80,8 @@ def _model() -> ConfigDict:
     c.embedding_dropout = 0.0
     c.residual_dropout = 0.0
     c.mlp_dropout = 0.0
-    c.init = "mup"  # mup | normal: see lab/layers/parameters.py
-    c.init_std = 0.02  # of "normal"; of the embeddings also under "mup"
+    c.init = "mup"  # mup | completep | normal: see lab/layers/parameters.py
+    c.init_std = 0.02  # of "normal"; of the embeddings under all
     return c
 
 
@@ -91,6 +91,8 @@ def optimizer() -> ConfigDict:
     c.learning_rate = 0.01  # at base_width under "mup"; of every parameter under "none"
     c.width_rule = "mup"  # mup | none
     c.base_width = 32  # features; the width at which the rule changes nothing
+    c.depth_rule = "none"  # none | completep: see lab/layers/parameters.py
+    c.base_depth = 2  # blocks; the depth at which that changes nothing
     c.beta1 = 0.9
     c.beta2 = 0.95
     c.epsilon = 1e-8

@@ -28,11 +28,12 @@ def check_classifier(run: ClassifierRunConfig) -> None:
         _check_convolutions(run)
     else:
         _check_patches(run)
-    if run.optimizer.width_rule != "none":
-        raise LabError(
-            f'config.optimizer.width_rule = "{run.optimizer.width_rule}": a classifier has no '
-            'width rule; "none" is expected'
-        )
+    for rule in ("width_rule", "depth_rule"):
+        if (value := getattr(run.optimizer, rule)) != "none":
+            raise LabError(
+                f'config.optimizer.{rule} = "{value}": a classifier has no rule of that kind; '
+                '"none" is expected'
+            )
     if run.data.augmentation == "ten_crop":
         raise LabError('config.data.augmentation = "ten_crop": a classifier trains on none or flip')
 

@@ -141,7 +141,7 @@ class ModelConfig:
     embedding_dropout: float = probability()
     residual_dropout: float = probability()
     mlp_dropout: float = probability()
-    init: str = allow(choices=("mup", "normal"))
+    init: str = allow(choices=("mup", "completep", "normal"))
     init_std: float = allow(above=0.0)
     backbone: str = allow(before="llama")
     modulation: str = allow(choices=("none", "shared", "blocks"), before="none")
@@ -166,6 +166,8 @@ class OptimizerConfig:
     learning_rate: float = allow(above=0.0)
     width_rule: str = allow(choices=("mup", "none"))
     base_width: int = count()
+    depth_rule: str = allow(choices=("none", "completep"), before="none")
+    base_depth: int = allow(at_least=1, before=2)
     beta1: float = probability()
     beta2: float = probability()
     epsilon: float = allow(above=0.0)
@@ -292,6 +294,13 @@ def _check_model(run: RunConfig) -> None:
         raise LabError(
             f"config.model.heads = {model.heads}: width / heads = {model.width // model.heads} "
             "must be a multiple of 4 for rotary positions in two dimensions"
+        )
+    of_depth = {model.init == "completep", run.optimizer.depth_rule == "completep"}
+    if len(of_depth) > 1 or (of_depth == {True} and run.optimizer.width_rule != "mup"):
+        raise LabError(
+            f'config.optimizer.depth_rule = "{run.optimizer.depth_rule}" with config.model.init = '
+            f'"{model.init}" and config.optimizer.width_rule = "{run.optimizer.width_rule}": '
+            '"completep" is of both the rule and the start, with the width rule "mup"'
         )
 
 

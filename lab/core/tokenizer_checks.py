@@ -37,11 +37,12 @@ def check_tokenizer(run: TokenizerRunConfig) -> None:
                     f'config.code.kind = "{code.kind}"'
                 )
     _check_image_losses(run)
-    if run.optimizer.width_rule != "none":
-        raise LabError(
-            f'config.optimizer.width_rule = "{run.optimizer.width_rule}": a tokenizer has no width '
-            'rule; "none" is expected'
-        )
+    for rule in ("width_rule", "depth_rule"):
+        if (value := getattr(run.optimizer, rule)) != "none":
+            raise LabError(
+                f'config.optimizer.{rule} = "{value}": a tokenizer has no rule of that kind; '
+                '"none" is expected'
+            )
     if run.data.augmentation == "ten_crop":
         raise LabError('config.data.augmentation = "ten_crop": a tokenizer trains on none or flip')
     downscale = 2 ** (len(levels_of(run.autoencoder)) - 1)

@@ -129,14 +129,13 @@ class PatchBlock(nnx.Module):
 
     def __init__(self, key: jax.Array, spec: ClassifierSpec, running: Running):
         attention_key, mlp_key = jax.random.split(key)
-        out_gain = (2 * spec.depth) ** -0.5
         self.first_norm = LayerNorm(spec.width, epsilon=EPSILON)
         self.attention = BiasedAttention(
             attention_key,
             width=spec.width,
             heads=spec.heads,
             init=INIT,
-            out_gain=out_gain,
+            depth=spec.depth,
             platform=running.platform,
         )
         self.second_norm = LayerNorm(spec.width, epsilon=EPSILON)
@@ -145,7 +144,7 @@ class PatchBlock(nnx.Module):
             width=spec.width,
             hidden=spec.mlp_hidden,
             init=INIT,
-            out_gain=out_gain,
+            depth=spec.depth,
             tanh=True,
         )
 

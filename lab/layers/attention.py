@@ -12,7 +12,7 @@ from flax import nnx
 
 from lab.layers.kernels import attend, attend_one, attention_weights, wide
 from lab.layers.linear import linear
-from lab.layers.parameters import Init, matrix
+from lab.layers.parameters import Init, branch_end, matrix
 from lab.layers.positions import rotate, rotate_one
 from lab.layers.stack import ATTENTION_OUT, QUERY_KEY_VALUE, kept
 
@@ -41,7 +41,7 @@ class Attention(nnx.Module):
         width: int,
         heads: int,
         init: Init,
-        out_gain: float,
+        depth: int,
         mask: Mask,
         platform: str,
     ):
@@ -50,7 +50,7 @@ class Attention(nnx.Module):
         self.query = matrix(q_key, square, inward, init)
         self.key = matrix(k_key, square, inward, init)
         self.value = matrix(v_key, square, inward, init)
-        self.out = matrix(o_key, square, ("heads", "embed"), init, gain=out_gain)
+        self.out = branch_end(o_key, square, ("heads", "embed"), init, depth=depth)
         self.heads = heads
         self.mask = mask
         self.platform = platform

@@ -1,10 +1,17 @@
 """Parameters with their logical axes, their role and their initial values.
 
-Initial values and learning rates follow a width rule. "mup" is the maximal update parametrisation
-for Adam (Yang et al. 2022, "Tensor Programs V", table 8): a hidden matrix starts at
-N(0, 1 / fan_in) and learns at base_width / width times the rate, so does the zero-initialised
-head; embeddings and scales, which touch the width on one side, learn at the full rate. "normal"
-starts every matrix at N(0, std) as the published code of ELM and LlamaGen does.
+Initial values and learning rates follow a width rule, and may follow a depth rule. "mup" is the
+maximal update parametrisation for Adam (Yang et al. 2022, "Tensor Programs V", table 8): a hidden
+matrix starts at N(0, 1 / fan_in) and learns at base_width / width times the rate, so does the
+zero-initialised head; embeddings and scales, which touch the width on one side, learn at the full
+rate. "normal" starts every matrix at N(0, std) as the published code of ELM and LlamaGen does.
+
+A residual stream adds up 2 depth branches. Under "mup" each ends in a matrix that starts
+1 / sqrt(2 depth) smaller, which keeps the stream at the start but not its updates; under
+"completep" (Dey et al. 2025, "Don't be lazy: CompleteP", table 1, alpha = 1) it starts 1 / depth
+smaller and learns at base_depth / depth times the rate, the branch multiplier of that paper put
+into the matrix, and all blocks together change the stream alike at any depth. Two blocks are
+equal under both. Adam's epsilon is left as it is.
 """
 
 import dataclasses
@@ -14,6 +21,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+
+from lab.core.config import OptimizerConfig
 
 KERNEL_AXES = ("kernel_rows", "kernel_columns", "channels_in", "channels_out")
 
@@ -29,7 +38,7 @@ class Role(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True)
 class Init:
-    """How parameters start: rule "mup" or "normal", and its standard deviation."""
+    """How parameters start: rule "mup", "completep" or "normal", and its standard deviation."""
 
     rule: str
     std: float
@@ -48,17 +57,29 @@ def matrix(
     *,
     gain: float = 1.0,
 ) -> nnx.Param:
-    """A hidden matrix (fan in, fan out); `gain` scales the start under "mup" only."""
-    std = gain * shape[0] ** -0.5 if init.rule == "mup" else init.std
-    value = std * jax.random.normal(key, shape)
-    return nnx.Param(value, axes=axes, role=Role.HIDDEN)
+    """A hidden matrix (fan in, fan out); `gain` scales the start, but not under "normal"."""
+    return nnx.Param(_start(key, shape, init, gain), axes=axes, role=Role.HIDDEN)
+
+
+def branch_end(
+    key: jax.Array, shape: tuple[int, int], axes: tuple[str, str], init: Init, *, depth: int
+) -> nnx.Param:
+    """The last matrix of a branch, one of two in each of `depth` blocks that add up."""
+    gain = 1 / depth if init.rule == "completep" else (2 * depth) ** -0.5
+    value = _start(key, shape, init, gain)
+    return nnx.Param(value, axes=axes, role=Role.HIDDEN, depth=depth)
+
+
+def _start(key: jax.Array, shape: tuple[int, int], init: Init, gain: float) -> jax.Array:
+    std = init.std if init.rule == "normal" else gain * shape[0] ** -0.5
+    return std * jax.random.normal(key, shape)
 
 
 def input_matrix(
     key: jax.Array, shape: tuple[int, int], axes: tuple[str, str], init: Init
 ) -> nnx.Param:
     """A matrix from a fixed number of inputs of size one; they sum to a row of a table in size."""
-    std = init.std * shape[0] ** -0.5 if init.rule == "mup" else init.std
+    std = init.std if init.rule == "normal" else init.std * shape[0] ** -0.5
     return table(key, shape, axes, Init(rule=init.rule, std=std))
 
 
@@ -130,8 +151,11 @@ def is_matrix(leaf: nnx.Variable) -> bool:
     return leaf.get_metadata("role") in (Role.HIDDEN, Role.HEAD, Role.TABLE)
 
 
-def rate_multiplier(leaf: nnx.Variable, *, rule: str, base_width: int, width: int) -> float:
-    """The factor on the learning rate of this parameter under a width rule."""
-    if rule == "none" or leaf.get_metadata("role") in (Role.TABLE, Role.SCALE):
+def rate_multiplier(leaf: nnx.Variable, optimizer: OptimizerConfig, *, width: int) -> float:
+    """The factor on the learning rate of this parameter under the rules for width and depth."""
+    if optimizer.width_rule == "none" or leaf.get_metadata("role") in (Role.TABLE, Role.SCALE):
         return 1.0
-    return base_width / width
+    multiplier = optimizer.base_width / width
+    if optimizer.depth_rule == "completep" and "depth" in leaf.get_metadata():
+        multiplier *= optimizer.base_depth / leaf.get_metadata("depth")
+    return multiplier

@@ -8,7 +8,7 @@ from flax import nnx
 
 from lab.layers.kernels import attend, attend_seen, attention_weights
 from lab.layers.linear import Affine
-from lab.layers.parameters import Init, matrix
+from lab.layers.parameters import Init, branch_end, matrix
 from lab.layers.stack import ATTENTION_OUT, MLP_OUT, QUERY_KEY_VALUE, kept
 
 
@@ -22,7 +22,7 @@ class BiasedAttention(nnx.Module):
         width: int,
         heads: int,
         init: Init,
-        out_gain: float,
+        depth: int,
         platform: str,
     ):
         q_key, k_key, v_key, o_key = jax.random.split(key, 4)
@@ -30,7 +30,7 @@ class BiasedAttention(nnx.Module):
         self.query, self.key, self.value = (
             Affine(matrix(k, square, inward, init)) for k in (q_key, k_key, v_key)
         )
-        self.out = Affine(matrix(o_key, square, ("heads", "embed"), init, gain=out_gain))
+        self.out = Affine(branch_end(o_key, square, ("heads", "embed"), init, depth=depth))
         self.heads = heads
         self.platform = platform
 
@@ -68,12 +68,14 @@ class GeluMLP(nnx.Module):
         width: int,
         hidden: int,
         init: Init,
-        out_gain: float,
+        depth: int,
         tanh: bool,
     ):
         up_key, down_key = jax.random.split(key)
         self.up = Affine(matrix(up_key, (width, hidden), ("embed", "mlp"), init))
-        self.down = Affine(matrix(down_key, (hidden, width), ("mlp", "embed"), init, gain=out_gain))
+        self.down = Affine(
+            branch_end(down_key, (hidden, width), ("mlp", "embed"), init, depth=depth)
+        )
         self.tanh = tanh
 
     def __call__(self, x_BTD: jax.Array) -> jax.Array:

@@ -59,21 +59,19 @@ class Block(nnx.Module):
 
     def __init__(self, key: jax.Array, spec: BackboneSpec):
         attention_key, mlp_key = jax.random.split(key)
-        # 2 depth branches add up in the stream: each starts at 1 / sqrt(2 depth) under "mup".
-        out_gain = (2 * spec.depth) ** -0.5
         self.attention_norm = RMSNorm(spec.width, epsilon=spec.norm_epsilon)
         self.attention = Attention(
             attention_key,
             width=spec.width,
             heads=spec.heads,
             init=spec.init,
-            out_gain=out_gain,
+            depth=spec.depth,
             mask=spec.mask,
             platform=spec.platform,
         )
         self.mlp_norm = RMSNorm(spec.width, epsilon=spec.norm_epsilon)
         self.mlp = SwiGLU(
-            mlp_key, width=spec.width, hidden=spec.mlp_hidden, init=spec.init, out_gain=out_gain
+            mlp_key, width=spec.width, hidden=spec.mlp_hidden, init=spec.init, depth=spec.depth
         )
         self.rates = (spec.residual_dropout, spec.mlp_dropout)
         self.modulated = Modulated(spec.modulation)

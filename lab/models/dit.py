@@ -42,14 +42,13 @@ class DiTBlock(nnx.Module):
 
     def __init__(self, key: jax.Array, spec: DiTSpec):
         attention_key, mlp_key = jax.random.split(key)
-        out_gain = (2 * spec.depth) ** -0.5
         self.modulation = Modulation(condition=spec.width, width=spec.width, parts=6)
         self.attention = BiasedAttention(
             attention_key,
             width=spec.width,
             heads=spec.heads,
             init=spec.init,
-            out_gain=out_gain,
+            depth=spec.depth,
             platform=spec.platform,
         )
         self.mlp = GeluMLP(
@@ -57,7 +56,7 @@ class DiTBlock(nnx.Module):
             width=spec.width,
             hidden=spec.mlp_hidden,
             init=spec.init,
-            out_gain=out_gain,
+            depth=spec.depth,
             tanh=True,
         )
 

@@ -48,14 +48,13 @@ class ViTBlock(nnx.Module):
 
     def __init__(self, key: jax.Array, spec: EncoderDecoderSpec, *, depth: int):
         attention_key, mlp_key = jax.random.split(key)
-        out_gain = (2 * depth) ** -0.5
         self.attention_norm = LayerNorm(spec.width, epsilon=spec.norm_epsilon)
         self.attention = BiasedAttention(
             attention_key,
             width=spec.width,
             heads=spec.heads,
             init=spec.init,
-            out_gain=out_gain,
+            depth=depth,
             platform=spec.platform,
         )
         self.mlp_norm = LayerNorm(spec.width, epsilon=spec.norm_epsilon)
@@ -64,7 +63,7 @@ class ViTBlock(nnx.Module):
             width=spec.width,
             hidden=spec.mlp_hidden,
             init=spec.init,
-            out_gain=out_gain,
+            depth=depth,
             tanh=False,
         )
         self.rate = spec.dropout

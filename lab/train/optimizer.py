@@ -65,9 +65,7 @@ def apply_update(
     """
 
     def of(param: Any, update: Any) -> Any:
-        multiplier = rate_multiplier(
-            param, rule=optimizer.width_rule, base_width=optimizer.base_width, width=width
-        )
+        multiplier = rate_multiplier(param, optimizer, width=width)
         decay = numbers.weight_decay if is_matrix(param) else 0.0
         rate = numbers.rate
         return jax.tree.map(lambda p, u: p - rate * (multiplier * u + decay * p), param, update)

@@ -27,7 +27,7 @@ def test_rms_norm():
 
 
 def test_swiglu():
-    mlp = SwiGLU(jax.random.key(1), width=4, hidden=6, init=INIT, out_gain=0.5)
+    mlp = SwiGLU(jax.random.key(1), width=4, hidden=6, init=INIT, depth=2)
     x = f64(jax.random.normal(jax.random.key(0), (2, 3, 4)))
     gate, up, down = (f64(w[...]) for w in (mlp.gate, mlp.up, mlp.down))
     pre = x @ gate
@@ -44,7 +44,7 @@ def test_attention_against_loops(mask):
         width=width,
         heads=heads,
         init=INIT,
-        out_gain=1,
+        depth=1,
         mask=mask,
         platform="cpu",
     )

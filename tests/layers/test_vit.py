@@ -14,7 +14,7 @@ from lab.layers.vit import BiasedAttention, GeluMLP
 from tests.layers import transformer_reference as ref
 
 INIT = Init(rule="mup", std=1.0)
-BOTH = {"width": 8, "init": INIT, "out_gain": 1.0}
+BOTH = {"width": 8, "init": INIT, "depth": 1}
 
 
 def draw(seed, *shape):

@@ -94,18 +94,23 @@ def test_ema_against_loop():
     np.testing.assert_allclose(average, want, rtol=1e-5)
 
 
-def coordinate_sizes(rule, width):
-    """Mean absolute change of the residual stream after 3 updates at this width."""
+START = {"mup": ("mup", 0.3), "completep": ("completep", 0.3), "none": ("normal", 0.02)}
+
+
+def coordinate_sizes(rule, width, depth=2):
+    """Mean absolute change of the residual stream, and the logits' spread, after 3 updates."""
     run = config(
         "s4",
         **{
+            "model.depth": depth,
             "model.width": width,
             "model.heads": width // 16,
             "model.mlp_hidden": width * 3,
-            "model.init": rule if rule == "mup" else "normal",
-            "model.init_std": 0.3 if rule == "mup" else 0.02,
-            "optimizer.width_rule": rule,
+            "model.init": START[rule][0],
+            "model.init_std": START[rule][1],
+            "optimizer.width_rule": "none" if rule == "none" else "mup",
             "optimizer.base_width": 32,
+            "optimizer.depth_rule": "completep" if rule == "completep" else "none",
         },
     )
     make = families.builder(run.model, CODES, families.Running(compute_dtype="float32"))
@@ -116,9 +121,9 @@ def coordinate_sizes(rule, width):
     o = dataclasses.replace(run.optimizer, clip_norm=0.0)
     transform = opt.direction(o)
     state = transform.init(model)
+    gradient = jax.jit(jax.grad(training_loss))
     for _ in range(3):
-        grads = jax.grad(training_loss)(model, batch, None)
-        updates, state = transform.update(grads, state, model)
+        updates, state = transform.update(gradient(model, batch, None), state, model)
         model = opt.apply_update(model, updates, opt.numbers_at(o, 0.001), optimizer=o, width=width)
     after = model.order.features(model, tokens, batch["label"], None)
     logits = model.head.logits(after)
@@ -126,12 +131,39 @@ def coordinate_sizes(rule, width):
 
 
 def test_coordinate_check():
-    """Updates of features and logits are flat over a factor 8 in width under "mup" only."""
-    narrow, wide = coordinate_sizes("mup", 32), coordinate_sizes("mup", 256)
+    """Updates of features and logits are flat over a factor 16 in width under "mup" only."""
+    narrow, wide = coordinate_sizes("mup", 32), coordinate_sizes("mup", 512)
     assert 0.5 < wide[0] / narrow[0] < 2.0
     assert 0.5 < wide[1] / narrow[1] < 2.0
     narrow, wide = coordinate_sizes("none", 32), coordinate_sizes("none", 256)
     assert wide[0] / narrow[0] > 4 and wide[1] / narrow[1] > 4
+
+
+def test_coordinate_check_of_depth():
+    """Updates are flat over a factor 4 in depth under "completep" only; two blocks are equal."""
+    assert coordinate_sizes("completep", 32) == coordinate_sizes("mup", 32)
+    shallow, deep = (coordinate_sizes("completep", 32, depth) for depth in (8, 32))
+    assert 0.7 < deep[0] / shallow[0] < 1.4
+    assert 0.7 < deep[1] / shallow[1] < 1.4
+    shallow, deep = (coordinate_sizes("mup", 32, depth) for depth in (8, 32))
+    assert deep[0] / shallow[0] > 1.6
+
+
+def test_depth_rule_by_hand():
+    """The last matrices of branches start at 1 / (depth sqrt(fan in)), and learn by 2 / depth."""
+    run = config(
+        "s4", **{"model.depth": 8, "model.init": "completep", "optimizer.depth_rule": "completep"}
+    )
+    make = families.builder(run.model, CODES, families.Running(compute_dtype="float32"))
+    layers = make(jax.random.key(0)).backbone.layers
+    width, hidden = run.model.width, run.model.mlp_hidden
+    stds = [np.std(part[...]) for part in (layers.attention.out, layers.mlp.down, layers.mlp.up)]
+    np.testing.assert_allclose(stds, [width**-0.5 / 8, hidden**-0.5 / 8, width**-0.5], rtol=0.03)
+    rates = [
+        opt.rate_multiplier(part, run.optimizer, width=width)
+        for part in (layers.attention.out, layers.mlp.down, layers.mlp.up, layers.mlp_norm.scale)
+    ]
+    np.testing.assert_allclose(rates, [32 / width / 4, 32 / width / 4, 32 / width, 1])
 
 
 def test_axes_of_stacked_parameters():
