@@ -16,8 +16,8 @@ from lab.core.errors import LabError
 from lab.core.sweep import Override, axis, product
 
 CONFIG = "configs/elm.py:s6"
-TOKENS = 5_000_000
-BATCH = 32
+TOKENS = 2_500_000
+BATCH = 16
 TOKENS_PER_IMAGE = 192
 SEEDS = 3
 WIDEST_WITHOUT = 1024  # features, of the runs without a rule
@@ -83,6 +83,7 @@ def sweep(argument: str = "width") -> list[Override]:
         "train.duration": f"{made.steps} steps",
         "optimizer.warmup": f"{round(0.05 * made.steps)} steps",
         "execution.devices": 1,
+        "execution.remat": "full",  # many models at once, and deep ones
         "execution.steps_per_dispatch": 10,
         "execution.checkpoint_every_steps": 100_000,
     }

@@ -278,8 +278,12 @@ class Job(abc.ABC, Generic[Run]):
 
     def initial_state(self) -> State:
         """The state before the first update, made where it will live."""
-        make = jax.jit(self._make_guarded, out_shardings=self._shardings)
-        return make(key(self.run.seed, Stream.INIT, 0))
+        return self.make_initial(key(self.run.seed, Stream.INIT, 0))
+
+    @functools.cached_property
+    def make_initial(self) -> Callable[[jax.Array], State]:
+        """That state of a key; a program that runs of a pack share."""
+        return jax.jit(self._make_guarded, out_shardings=self._shardings)
 
     def train_batches(self) -> Batches:
         """Training batches, a pure function of the step."""

@@ -93,6 +93,7 @@ class Pack:
         self._spare: list[Asked] = []  # of each device: for seats that nobody sits on
         self._steps: Steps | None = None
         self._run: Callable[..., Any] | None = None
+        self._programs: dict[jax.Device, _Programs] = {}
 
     def device_of(self, number: int) -> jax.Device:
         """Where a seat's run lives."""
@@ -104,6 +105,15 @@ class Pack:
             if number in order:
                 return device, order.index(number)
         raise KeyError(number)
+
+    def programs(self, device: jax.Device, job: Job[Any]) -> _Programs:
+        """What the runs of a device compile once: those of the first one that came."""
+        with self._changed:
+            if device not in self._programs:
+                steps = job.steps()
+                steps = dataclasses.replace(steps, evaluate=_one_at_a_time(steps.evaluate))
+                self._programs[device] = _Programs(_one_at_a_time(job.make_initial), steps)
+            return self._programs[device]
 
     def leave(self, number: int) -> None:
         """The run of a seat asks for nothing more."""
@@ -257,6 +267,25 @@ class Pack:
         return _picked(self._states[device], slot)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Programs:
+    """Of the runs on one device, apart from their updates."""
+
+    make_initial: Callable[[jax.Array], State]
+    steps: Steps
+
+
+def _one_at_a_time(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function for many threads, of which all but the first find it compiled."""
+    lock = threading.Lock()
+
+    def locked(*given: Any) -> Any:
+        with lock:
+            return function(*given)
+
+    return locked
+
+
 class Seat:
     """A run's place in a pack: starts its updates as a Dispatcher would."""
 
@@ -279,7 +308,8 @@ class Seat:
         """Take the seat for a run, whose layout is that of the device."""
         self._job = job
         self.most = job.run.execution.steps_per_dispatch
-        self.steps = job.steps()
+        programs = self._pack.programs(self.device, job)
+        self.steps, job.make_initial = programs.steps, programs.make_initial
 
     def start(
         self,
