@@ -1,12 +1,12 @@
-"""Does a learning rate transfer over widths, and over depths? Two rules for each, seven rates.
+"""Does a learning rate transfer over widths, and over depths? Two rules for each.
 
-    python -m lab.launch.plan experiments/07_transfer/sweep.py
-    python -m lab.launch.sweep experiments/07_transfer/sweep.py --workers 6 --pack 21     # a GPU
-    python -m lab.launch.sweep experiments/07_transfer/sweep.py:depth --workers 6 --pack 21
-    python -m lab.launch.sweep experiments/07_transfer/sweep.py:width,0.1,128 --workers 2  # cores
+    python -m lab.launch.plan experiments/07_transfer/sweep.py --workers 2 --calibrate
+    python -m lab.launch.sweep experiments/07_transfer/sweep.py --workers 2
+    python -m lab.launch.sweep experiments/07_transfer/sweep.py:depth --workers 2
+    python -m lab.launch.sweep experiments/07_transfer/sweep.py:width,0.2,64 --workers 2
 
-The argument names what changes, width (default) or depth; a factor on the tokens may follow (a
-rehearsal), and then the largest width or depth.
+The argument names what changes, width (default) or depth; a factor on the tokens may follow (the
+last line: a rehearsal), and then the largest width or depth.
 """
 
 import dataclasses
@@ -16,17 +16,18 @@ from lab.core.errors import LabError
 from lab.core.sweep import Override, axis, product
 
 CONFIG = "configs/elm.py:s6"
-TOKENS = 2_500_000
-BATCH = 16
+TOKENS = 500_000
+BATCH = 8
 TOKENS_PER_IMAGE = 192
-SEEDS = 3
-WIDEST_WITHOUT = 1024  # features, of the runs without a rule
-ONE_SEED_FROM = 512  # features: the widest runs are dear, and what seeds do is known by then
-WIDTHS = [32, 64, 128, 256, 512, 1024, 2048]
-DEPTHS = [2, 4, 8, 16, 32, 64]
+WARMUP = 0.05  # of the updates
+SEEDS, ONE_SEED_FROM = 2, 256  # features: the widest runs are dear
+RATES = [0.048 / 2**k for k in range(12)]
+WITH_RULE = slice(1, 6)  # of the rates: 0.024 to 0.0015
+# Without a rule the best rate falls by a factor 4 with the first doublings
+# (experiments/00_learning_rate), then by 2 as theory says, or faster: the grid moves along.
+WITHOUT = {32: 0, 64: 1, 128: 3, 256: 4, 512: 5}  # the first of six rates
+DEPTHS = [2, 4, 8, 16, 32]
 WIDTH_OF_DEPTHS = 64
-RATES = [0.048 / 2**k for k in range(7)]  # 0.048 to 0.00075
-LOWER = [0.048 / 2**k for k in range(7, 12)]  # where no rule says how the best rate falls
 MUP: Override = {"optimizer.width_rule": "mup", "model.init": "mup", "model.init_std": 0.3}
 NONE: Override = {"optimizer.width_rule": "none", "model.init": "normal", "model.init_std": 0.02}
 DEEP: Override = {**MUP, "model.init": "completep", "optimizer.depth_rule": "completep"}
@@ -53,39 +54,36 @@ class Plan:
 
 def plan(argument: str) -> Plan:
     """The plan of "width", "depth,0.1" or "width,0.1,128"."""
-    known = {"width": WIDTHS, "depth": DEPTHS}
-    name, scale, most = (
-        [*argument.split(","), "1", ""][:3] if "," in argument else (argument, "1", "")
-    )
-    sizes = known.get(name, [])
+    name, scale, most = [*argument.split(","), "", ""][:3]
+    sizes = {"width": list(WITHOUT), "depth": DEPTHS}.get(name, [])
     try:
-        factor, largest = float(scale), int(most or max(sizes, default=0))
+        factor, largest = float(scale or 1), int(most or max(sizes, default=0))
     except ValueError:
         factor, largest = 0.0, 0
     if argument.count(",") > 2 or largest not in sizes or not 0 < factor <= 100:
         raise LabError(
             f"sweep.py:{argument}: allowed are width and depth, then a factor in (0, 100], then "
-            f"the largest of {WIDTHS} or {DEPTHS}"
+            f"the largest of {', '.join(map(str, WITHOUT))} or {', '.join(map(str, DEPTHS))}"
         )
     return Plan(name, factor, largest)
 
 
 def sweep(argument: str = "width") -> list[Override]:
-    """Both rules, every size, every rate, and seeds of the small ones; the longest first."""
+    """Both rules, every size, its rates, and seeds of the small ones; the longest first."""
     made = plan(argument)
     common: Override = {
         "config": CONFIG,
         "study": made.study,
         "data.train_examples": made.steps * BATCH,
         "train.batch_size": BATCH,
-        "train.evaluation_batch_size": 256,
-        "train.log_every_steps": 50,
+        "train.evaluation_batch_size": 32,
+        "train.log_every_steps": 25,
         "train.duration": f"{made.steps} steps",
-        "optimizer.warmup": f"{round(0.05 * made.steps)} steps",
+        "optimizer.warmup": f"{round(WARMUP * made.steps)} steps",
         "execution.devices": 1,
-        "execution.remat": "full",  # many models at once, and deep ones
-        "execution.steps_per_dispatch": 10,
-        "execution.checkpoint_every_steps": 100_000,
+        "execution.steps_per_dispatch": 5,
+        "execution.unroll_layers": made.axis == "width",
+        "execution.checkpoint_every_steps": 1000,
     }
     runs = _widths(made.most) if made.axis == "width" else _depths(made.most)
     return product(runs, [common])
@@ -93,13 +91,12 @@ def sweep(argument: str = "width") -> list[Override]:
 
 def _widths(most: int) -> list[Override]:
     found: list[Override] = []
-    for width in reversed([each for each in WIDTHS if each <= most]):
+    for width, first in reversed([each for each in WITHOUT.items() if each[0] <= most]):
         size = {**shape(width), "model.depth": 2}
         repeats = seeds(SEEDS if width < ONE_SEED_FROM else 1)
-        found += product([{**MUP, **size, "name": f"mup-w{width}"}], _rates(RATES), repeats)
-        if width <= WIDEST_WITHOUT:
-            named = [{**NONE, **size, "name": f"none-w{width}"}]
-            found += product(named, _rates(RATES + LOWER), repeats)
+        with_rule, without = RATES[WITH_RULE], RATES[first : first + 6]
+        found += product([{**MUP, **size, "name": f"mup-w{width}"}], _rates(with_rule), repeats)
+        found += product([{**NONE, **size, "name": f"none-w{width}"}], _rates(without), repeats)
     return found
 
 
@@ -111,13 +108,13 @@ def _depths(most: int) -> list[Override]:
         rules = {"mup": MUP, "completep": DEEP} if depth > 2 else {"mup": MUP}
         for name, rule in rules.items():
             named = [{**rule, **size, "name": f"{name}-d{depth}"}]
-            found += product(named, _rates(RATES), seeds(SEEDS))
+            found += product(named, _rates(RATES[WITH_RULE]))
     return found
 
 
 def shape(width: int) -> Override:
     """Heads of 16 features, and two thirds of four widths, rounded to 8, inside SwiGLU."""
-    hidden = 8 * round(width * 8 / 3 / 8)
+    hidden = 8 * round(width / 3)
     return {"model.width": width, "model.heads": width // 16, "model.mlp_hidden": hidden}
 
 

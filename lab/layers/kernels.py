@@ -19,9 +19,6 @@ HIDDEN = -1e30  # a logit that no softmax sees
 # and moves 0.6 GiB, the kernel 8 and 0.3. Not timed on a TPU: short sequences stay with XLA.
 FLASH_FROM = 1024
 CUDNN_MOST = 128  # features of a head; they are a multiple of 8
-CUDNN_FROM = (
-    256  # positions: of fewer the scores are small, and XLA compiles its own kernels sooner
-)
 
 
 def attend(
@@ -42,7 +39,7 @@ def _cudnn_has(q_BTHK: jax.Array) -> bool:
     """Whether cuDNN's flash attention takes these heads; jax asks for the library as it traces."""
     half = q_BTHK.dtype in (jnp.bfloat16, jnp.float16)
     features = q_BTHK.shape[-1]
-    sized = features % 8 == 0 and features <= CUDNN_MOST and q_BTHK.shape[1] >= CUDNN_FROM
+    sized = features % 8 == 0 and features <= CUDNN_MOST
     return half and sized and jax.default_backend() == "gpu"
 
 
