@@ -58,7 +58,11 @@ def against_setting(column: Column, name: str, runs: list[pd.DataFrame]) -> Figu
         figures._label(axes, last_name(name) if bottom else "", axis_word(column) if left else "")
     for axes in grid.ravel()[len(runs) :]:
         axes.set_visible(False)
-    figures._legend(grid[0, 0])
+    handles, labels = grid[0, 0].get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc="outside upper center", ncols=min(len(labels), 3), frameon=False,
+        labelcolor=INK, fontsize=9,
+    )  # fmt: skip
     return figure
 
 
