@@ -1,5 +1,8 @@
 """The first ladder: seven sizes at one token budget, and four of them at less.
 
+The lengths of a size are branches of one run at a constant rate: the same numbers as those of runs
+alone, for three quarters of the updates (lab/core/branches.py).
+
     python -m lab.launch.sweep experiments/01_first_ladder/sweep.py --workers 2
 
 The argument names the data: dead_leaves (default), fashion_mnist or eurosat; a factor on all token
@@ -9,10 +12,13 @@ the one that is forecast: `ladder.py` trains it after the forecast is frozen.
 
 import dataclasses
 
+from lab.core.designs import cooldowns
 from lab.core.errors import LabError
 from lab.core.sweep import Override, chain, product
 
 FIT_SIZES = ["s6", "s5", "s4", "s3", "s2", "s1"]  # the longest first, so that cores end together
+BRANCHED = ["s5", "s4", "s3", "s2"]
+COOLDOWN = 0.3  # of a run
 FORECAST_SIZE = "s8"
 FULL, HALF, QUARTER = 4_000_000, 2_000_000, 1_000_000  # tokens
 
@@ -81,24 +87,28 @@ def sweep(argument: str = "dead_leaves") -> list[Override]:
         "execution.unroll_layers": True,
         "execution.devices": 1,
         "execution.checkpoint_every_steps": 500,
+        "execution.steps_per_dispatch": 10,
     }
 
-    def runs(sizes: list[str], budget: int) -> list[Override]:
-        tokens = f"{made.tokens(budget)} tokens"
-        return [
-            {
-                "config": f"configs/elm.py:{size}",
-                "name": made.name(size, budget),
-                "train.duration": tokens,
-            }
-            for size in sizes
-        ]
+    def at_full(size: str) -> Override:
+        return {
+            "config": f"configs/elm.py:{size}",
+            "name": made.name(size, FULL),
+            "train.duration": f"{made.tokens(FULL)} tokens",
+        }
 
+    lengths = [made.tokens(budget) for budget in (FULL, HALF, QUARTER)]
+    alone = [at_full(size) for size in FIT_SIZES if size not in BRANCHED]
+    branched = cooldowns("configs/elm.py", BRANCHED, lengths, fraction=COOLDOWN)
+    small = [
+        run
+        for size in FIT_SIZES
+        for run in [*alone, *branched]
+        if run["config"].endswith(f":{size}")
+    ]
     # The forecast run has both cores to itself: two devices, half of each batch on either.
-    alone: Override = {"execution.devices": 2, "execution.layout": "ddp"}
+    both: Override = {"execution.devices": 2, "execution.layout": "ddp"}
     return chain(
-        product(runs(FIT_SIZES, FULL), [common]),
-        product(runs(["s5", "s4", "s3", "s2"], HALF), [common]),
-        product(runs(["s5", "s4", "s3", "s2"], QUARTER), [common]),
-        product(runs([FORECAST_SIZE], FULL), [{**common, **alone}]),
+        product(small, [common]),
+        product([at_full(FORECAST_SIZE)], [{**common, **both}]),
     )

@@ -54,9 +54,9 @@ class Layout:
         """The sharding of what every device holds whole."""
         return NamedSharding(self.mesh, PartitionSpec())
 
-    def batch_sharding(self) -> NamedSharding:
-        """The sharding of an array whose first axis is the batch."""
-        return NamedSharding(self.mesh, PartitionSpec(self.batch))
+    def batch_sharding(self, *, axis: int = 0) -> NamedSharding:
+        """The sharding of an array whose first axis, or another one, is the batch."""
+        return NamedSharding(self.mesh, PartitionSpec(*(None,) * axis, self.batch))
 
     def replicate(self, tree: Any) -> Any:
         """A tree whole on every device; each process gives the same values."""
@@ -78,20 +78,25 @@ class Layout:
         held = self.batch_sharding().addressable_devices_indices_map((batch,)).values()
         return np.unique(np.concatenate([np.arange(batch)[index] for index in held]))
 
-    def batch_of(self, rows: np.ndarray) -> jax.Array:
-        """The global batch of which this process gives the rows at its places, in their order."""
-        sharding = self.batch_sharding()
+    def batch_of(self, rows: np.ndarray, *, axis: int = 0) -> jax.Array:
+        """The global batch of which this process gives the rows at its places, in their order.
+
+        They stand in the first axis, or in another one.
+        """
+        sharding = self.batch_sharding(axis=axis)
         if sharding.is_fully_addressable:
-            return jax.make_array_from_process_local_data(sharding, rows)
+            return jax.device_put(rows, sharding)
         shards_here = len(self.places_here(self.batch_shards))
-        batch = len(rows) // shards_here * self.batch_shards
+        batch = rows.shape[axis] // shards_here * self.batch_shards
         first = {place: row for row, place in enumerate(self.places_here(batch).tolist())}
 
         def shard(index: Any) -> np.ndarray:
-            start, stop, _ = index[0].indices(batch)
-            return rows[first[start] : first[start] + stop - start]
+            start, stop, _ = index[axis].indices(batch)
+            taken = slice(first[start], first[start] + stop - start)
+            return rows[(*index[:axis], taken)]
 
-        return jax.make_array_from_callback((batch, *rows.shape[1:]), sharding, shard)
+        shape = (*rows.shape[:axis], batch, *rows.shape[axis + 1 :])
+        return jax.make_array_from_callback(shape, sharding, shard)
 
     def sharding(self, axes: Sequence[str], shape: Sequence[int]) -> NamedSharding:
         """The sharding of a parameter with these logical axes and this shape."""

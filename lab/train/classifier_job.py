@@ -116,8 +116,11 @@ class ClassifierJob(Job[ClassifierRunConfig]):
         self, batch: Mapping[str, np.ndarray], stream: Stream, step: int
     ) -> dict[str, jax.Array]:
         """Images (B, R, R, C) uint8 and labels (B,) on the devices; nothing is random."""
-        images = batch["tokens"].reshape(-1, *self.shape)
-        return self._placed({"images": images, "label": batch["label"]})
+        return self._placed(self.host_batch(batch))
+
+    def host_batch(self, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Images (B, R, R, C) uint8 and labels (B,)."""
+        return {"images": batch["tokens"].reshape(-1, *self.shape), "label": batch["label"]}
 
     def evaluate(
         self, steps: Steps, params: Any, *, between: Callable[[], None]

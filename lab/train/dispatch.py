@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lab.core.keys import Stream, key, keys
-from lab.core.layout import Layout, constrain_batch
+from lab.core.layout import Layout
 from lab.train.guard import Verdict
 from lab.train.optimizer import Numbers, numbers_at
 from lab.train.state import State
@@ -31,8 +31,8 @@ Train = Callable[..., tuple[State, dict[str, Any]]]
 def several(train: Train, *, most: int, layout: Layout, shardings: Any) -> Train:
     """`count` of `most` updates in one program.
 
-    run(state, batches, keys (most,), numbers (most,), count, *frozen) -> state, metrics of each
-    (most, ...); `batches` are `most` of them, and what lies beyond `count` is of no account.
+    run(state, batches (most, B, ...), keys (most,), numbers (most,), count, *frozen) -> state,
+    metrics of each (most, ...); what lies beyond `count` is of no account.
     """
     specs = jax.tree.map(lambda sharding: sharding.spec, shardings)
 
@@ -40,10 +40,8 @@ def several(train: Train, *, most: int, layout: Layout, shardings: Any) -> Train
         with layout.tracing():
             return jax.lax.with_sharding_constraint(state, specs)
 
-    def run(state: State, batches: Any, keys_K: Any, numbers_K: Any, count: Any, *frozen: Any):
-        with layout.tracing():
-            stacked = jax.tree.map(lambda *rows: constrain_batch(jnp.stack(rows), axis=1), *batches)
-        return loop(train, state, stacked, keys_K, numbers_K, count, *frozen, kept=kept)
+    def run(state: State, *given: Any):
+        return loop(train, state, *given, kept=kept)
 
     return run
 
@@ -152,8 +150,13 @@ class Dispatcher:
             state, metrics = self.steps.train(state, placed, drawn, numbers)
             return state, Started(first, rates, metrics, stacked=False)
         asked = Asked.of(job, first, batches, rates, shift=shift, most=self.most)
+        placed = {
+            name: job.layout.batch_of(rows, axis=1) if isinstance(rows, np.ndarray) else rows
+            for name, rows in asked.batches.items()
+        }
+        drawn = keys(asked.seed, Stream.TRAIN, asked.updates_K)
         state, metrics = self.steps.several(
-            state, asked.batches, asked.keys_K, asked.numbers_K, np.int32(len(rates))
+            state, placed, drawn, asked.numbers_K, np.int32(asked.count)
         )
         return state, Started(first, rates, metrics, stacked=True)
 
@@ -164,10 +167,15 @@ class Dispatcher:
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-    """What K updates of a run are started with; those beyond `count` are padding."""
+    """What K updates of a run are started with; those beyond `count` are padding.
 
-    batches: tuple[dict[str, jax.Array], ...]
-    keys_K: jax.Array
+    `batches` (K, B, ...) are on the host where the devices compute nothing of them before the
+    update, and then placed by one transfer each.
+    """
+
+    batches: Mapping[str, np.ndarray | jax.Array]
+    seed: int
+    updates_K: np.ndarray  # the numbers that their keys are drawn by
     numbers_K: Numbers
     count: int
 
@@ -182,13 +190,12 @@ class Asked:
         shift: int,
         most: int,
     ) -> Self:
-        """The batches placed, with the keys and numbers of their updates."""
-        number = first + shift
-        placed = [job.place(b, Stream.TRAIN, number + at) for at, b in enumerate(batches)]
-        padding = most - len(placed)
+        """The batches with the numbers of their updates."""
+        number, padding = first + shift, most - len(batches)
         return cls(
-            batches=(*placed, *placed[-1:] * padding),
-            keys_K=keys(job.run.seed, Stream.TRAIN, number + np.arange(most, dtype=np.uint32)),
+            batches=job.stacked([*batches, *[batches[-1]] * padding], number),
+            seed=job.run.seed,
+            updates_K=number + np.arange(most, dtype=np.uint32),
             numbers_K=numbers_at(job.run.optimizer, [*rates, *[0.0] * padding]),
-            count=len(placed),
+            count=len(batches),
         )

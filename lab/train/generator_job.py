@@ -142,6 +142,8 @@ class GeneratorJob(Job[RunConfig]):
         evaluation it is the same each time and for every run, so that differences between runs
         stay paired.
         """
+        if stream is Stream.TRAIN and (here := self.host_batch(batch)) is not None:
+            return self._placed(here)
         placed = self._placed({k: batch[k] for k in ("tokens", "label", "weight")})
         tokens = placed.pop("tokens")
         first = step * len(tokens) if stream is Stream.EVALUATE else 0
@@ -164,6 +166,14 @@ class GeneratorJob(Job[RunConfig]):
         if not self.run.tokenizer.sampled:
             return {"codes": self._encode(tokens, None, 0), **placed}
         return {"codes": self._encode(tokens, drawn, first), **placed}
+
+    def host_batch(self, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray] | None:
+        """Codes (B, T, S), labels and weights; None where the devices encode or draw them."""
+        if self._encode is not None or self._draw is not None:
+            return None
+        tokens = batch["tokens"]
+        codes = tokens.reshape(len(tokens), -1, self.run.model.subcodes)
+        return {"codes": codes, "label": batch["label"], "weight": batch["weight"]}
 
     @functools.cached_property
     def _encode(self) -> Callable[..., jax.Array] | None:

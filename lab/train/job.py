@@ -4,10 +4,11 @@ import abc
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from lab.core.branches import durations_of_branches, first_step_of_cooldown
@@ -59,8 +60,8 @@ class Steps:
 
     train(state, batch, key, numbers) -> state, metrics (scalars; the job's training loss and
     grad_norm among them; under a guard its verdict too); the state is donated.
-    several(state, batches, keys, numbers, count) -> state, metrics: see lab/train/dispatch.py; None
-    where one at a time is asked for.
+    several(state, batches (most, B, ...), keys, numbers, count) -> state, metrics: see
+    lab/train/dispatch.py; None where one at a time is asked for.
     evaluate(params, batch) -> arrays (B, ...) of each image.
     update is `train` before compilation, which takes the trees `frozen` after all else.
     """
@@ -100,13 +101,28 @@ def compiled_steps(
         return (lambda *given: compiled(*given, *placed)) if placed else compiled
 
     group = several(step, most=most, layout=layout, shardings=shardings)
+    looked = jax.jit(evaluate, in_shardings=(shardings["params"], rows), out_shardings=whole)
     return Steps(
         train=jitted(step, rows, 2),
-        several=jitted(group, (rows,) * most, 3) if most > 1 else None,
-        evaluate=jax.jit(evaluate, in_shardings=(shardings["params"], rows), out_shardings=whole),
+        several=jitted(group, layout.batch_sharding(axis=1), 3) if most > 1 else None,
+        evaluate=_one_at_a_time(looked) if _are_cpus(layout) else looked,
         update=step,
         frozen=placed,
     )
+
+
+def _are_cpus(layout: Layout) -> bool:
+    """Whether the mesh is of several CPU devices."""
+    return layout.mesh.size > 1 and layout.mesh.devices.flat[0].platform == "cpu"
+
+
+def _one_at_a_time(evaluate: Callable[..., Any]) -> Callable[..., Any]:
+    """An evaluation that is over before another one starts.
+
+    CPU devices share a few threads. Where two programs with collectives run that do not depend on
+    each other, one may take every thread to wait for its other half, and neither goes on.
+    """
+    return lambda params, batch: jax.block_until_ready(evaluate(params, batch))
 
 
 def _check_batches(run: AnyRun, layout: Layout) -> None:
@@ -177,6 +193,29 @@ class Job(abc.ABC, Generic[Run]):
         What is random in it comes from `stream` (TRAIN or EVALUATE) and `step`, which counts the
         batches of an evaluation.
         """
+
+    @abc.abstractmethod
+    def host_batch(self, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray] | None:
+        """A training batch as the step takes it; None where the devices compute it in `place`."""
+
+    def stacked(
+        self, batches: Sequence[Mapping[str, np.ndarray]], step: int
+    ) -> Mapping[str, np.ndarray | jax.Array]:
+        """Training batches from `step` on, (K, B, ...): on the host where nothing is computed."""
+        here = [self.host_batch(batch) for batch in batches]
+        if here[0] is not None:
+            rows = [batch for batch in here if batch is not None]
+            return {name: np.stack([each[name] for each in rows]) for name in rows[0]}
+        return self._stack(
+            [self.place(batch, Stream.TRAIN, step + at) for at, batch in enumerate(batches)]
+        )
+
+    @functools.cached_property
+    def _stack(self) -> Callable[[Any], dict[str, jax.Array]]:
+        return jax.jit(
+            lambda batches: jax.tree.map(lambda *rows: jnp.stack(rows), *batches),
+            out_shardings=self.layout.batch_sharding(axis=1),
+        )
 
     @abc.abstractmethod
     def evaluate(self, steps: Steps, params: Any, *, between: Callable[[], None]) -> Evaluation:

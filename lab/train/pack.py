@@ -21,55 +21,25 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from lab.train.dispatch import Asked, Started, Train, loop
+from lab.train.dispatch import Asked, Started
+from lab.train.pack_metrics import Fetched, Row
+from lab.train.pack_program import (
+    AXIS,
+    keys_of,
+    picked,
+    program,
+    replaced,
+    shard_on,
+    stack,
+    stacked,
+)
 from lab.train.state import State
 
 if TYPE_CHECKING:
     from lab.train.job import Job, Steps
-
-AXIS = "seat"
-
-
-def program(update: Train, *, mesh: Mesh | None, side_by_side: bool) -> Callable[..., Any]:
-    """All updates of all seats.
-
-    run(states (L, ...), batches: L of M, keys (L, M), numbers (L, M), counts (L,), *frozen) ->
-    states, metrics (L, M, ...); the states are donated. With a mesh everything but `frozen` is that
-    of each device, one after the other in the first axis: a batch of P B images.
-
-    Of several seats on a device the updates are `side_by_side` in one computation, or one after
-    the other; of one seat they are those of the run alone.
-    """
-
-    def of_device(states: State, batches: Any, keys: Any, numbers: Any, counts: Any, *frozen: Any):
-        stacked = [jax.tree.map(lambda *rows: jnp.stack(rows), *each) for each in batches]
-
-        def of_seat(given: tuple[Any, ...]) -> tuple[State, dict[str, jax.Array]]:
-            return loop(update, *given, *frozen)
-
-        if len(stacked) == 1:
-            first = jax.tree.map(lambda x: x[0], (states, keys, numbers, counts))
-            given = (first[0], stacked[0], *first[1:])
-            return jax.tree.map(lambda x: x[None], of_seat(given))
-        batches_LM = jax.tree.map(lambda *rows: jnp.stack(rows), *stacked)
-        over = jax.vmap(of_seat) if side_by_side else functools.partial(jax.lax.map, of_seat)
-        return over((states, batches_LM, keys, numbers, counts))
-
-    if mesh is None:
-        return jax.jit(of_device, donate_argnums=0)
-
-    def of_all(*given: Any) -> Any:
-        own, frozen = given[:5], given[5:]
-        rows, whole = PartitionSpec(AXIS), PartitionSpec()
-        specs = (*(rows,) * len(own), *(whole,) * len(frozen))
-        run = jax.shard_map(of_device, mesh=mesh, in_specs=specs, out_specs=rows, check_vma=False)
-        return run(*given)
-
-    return jax.jit(of_all, donate_argnums=0)
 
 
 class Pack:
@@ -87,7 +57,7 @@ class Pack:
         self.seats = [Seat(self, number) for number in range(seats)]
         self._open = set(range(seats))
         self._asked: dict[int, tuple[Any, Asked]] = {}
-        self._given: dict[int, _Row | Exception] = {}
+        self._given: dict[int, Row | Exception] = {}
         self._changed = threading.Condition()
         self._states: list[State] = []  # of each device: (L, ...)
         self._spare: list[Asked] = []  # of each device: for seats that nobody sits on
@@ -122,7 +92,7 @@ class Pack:
             self._asked.pop(number, None)
             self._changed.notify_all()
 
-    def started(self, number: int, steps: Steps, state: Any, asked: Asked) -> _Row:
+    def started(self, number: int, steps: Steps, state: Any, asked: Asked) -> Row:
         """Wait until all have asked, and start; what comes of this seat's updates."""
         with self._changed:
             self._steps = self._steps or steps
@@ -147,7 +117,7 @@ class Pack:
             self._given = dict.fromkeys(asked, error)
         self._changed.notify_all()
 
-    def _update(self, asked: Mapping[int, tuple[Any, Asked]]) -> dict[int, _Row | Exception]:
+    def _update(self, asked: Mapping[int, tuple[Any, Asked]]) -> dict[int, Row | Exception]:
         assert self._steps is not None  # who asked brought them
         self._seat_states(asked)
         self._spare = self._spare or self._spares(next(iter(asked.values()))[1])
@@ -160,8 +130,13 @@ class Pack:
         flat = [each for device in slots for each in device]
         given = (
             self._assembled(self._states),
-            self._batches(slots),
-            self._spread(jnp.stack([each.keys_K for each in flat])),
+            self._batches(flat),
+            self._spread(
+                keys_of(
+                    np.asarray([each.seed for each in flat], np.int32),
+                    np.stack([each.updates_K for each in flat]),
+                )
+            ),
             jax.tree.map(lambda *rows: self._spread(np.stack(rows)), *(e.numbers_K for e in flat)),
             self._spread(np.asarray([each.count for each in flat], np.int32)),
         )
@@ -170,9 +145,9 @@ class Pack:
             self._run = program(self._steps.update, mesh=self._mesh, side_by_side=not alike)
         states, metrics = self._run(*given, *self._frozen)
         self._states = self._parts(states)
-        fetched, slots_each = _Fetched(metrics), len(self._order[0])
+        fetched, slots_each = Fetched(metrics), len(self._order[0])
         return {
-            number: _Row(fetched, device * slots_each + slot)
+            number: Row(fetched, device * slots_each + slot)
             for device, order in enumerate(self._order)
             for slot, number in enumerate(order)
             if number in asked
@@ -180,10 +155,10 @@ class Pack:
 
     def _spares(self, asked: Asked) -> list[Asked]:
         """For each device what a seat there may have that nobody sits on."""
-        if self._mesh is None:
-            return [asked]
+        if self._mesh is None or _on_host(asked):
+            return [asked] * len(self.devices)
         return [
-            dataclasses.replace(asked, batches=jax.device_put(asked.batches, device))
+            dataclasses.replace(asked, batches=jax.device_put(dict(asked.batches), device))
             for device in self.devices
         ]
 
@@ -207,13 +182,13 @@ class Pack:
         if not self._states:
             any_state = next(iter(fresh.values()))
             self._states = [
-                _stacked([fresh[n] if n in fresh else any_state for n in order], device)
+                stacked([fresh[n] if n in fresh else any_state for n in order], device)
                 for order, device in zip(self._order, self.devices, strict=True)
             ]
             return
         for number, state in fresh.items():
             device, slot = self._place(number)
-            self._states[device] = _replaced(self._states[device], state, slot)
+            self._states[device] = replaced(self._states[device], state, slot)
         self._close_ranks(asked)
 
     def _close_ranks(self, asked: Mapping[int, Any]) -> None:
@@ -244,27 +219,30 @@ class Pack:
             return states[0]
         return jax.tree.map(lambda *parts: self._joined(parts), *states)
 
-    def _batches(self, slots: Sequence[Sequence[Asked]]) -> Any:
-        """L tuples of M batches; of several devices each is that of all, P B images."""
+    def _batches(self, flat: Sequence[Asked]) -> Any:
+        """(P L, M, B, ...): by one transfer where they are on the host."""
+        if all(map(_on_host, flat)):
+            stacked = {name: np.stack([e.batches[name] for e in flat]) for name in flat[0].batches}
+            return self._spread(stacked)
+        each, count = [dict(asked.batches) for asked in flat], len(self.devices)
+        slots = len(each) // count
+        parts = [stack(each[at * slots : (at + 1) * slots]) for at in range(count)]
         if self._mesh is None:
-            return tuple(each.batches for each in slots[0])
-        return tuple(
-            jax.tree.map(lambda *parts: self._joined(parts), *(each.batches for each in same))
-            for same in zip(*slots, strict=True)
-        )
+            return parts[0]
+        return jax.tree.map(lambda *shards: self._joined(shards), *parts)
 
     def _parts(self, states: State) -> list[State]:
         if self._mesh is None:
             return [states]
         return [
-            jax.tree.map(lambda leaf, d=device: _shard_on(leaf, d), states)
+            jax.tree.map(lambda leaf, d=device: shard_on(leaf, d), states)
             for device in self.devices
         ]
 
     def taken(self, number: int) -> State:
         """The state of a seat, in arrays of its own."""
         device, slot = self._place(number)
-        return _picked(self._states[device], slot)
+        return picked(self._states[device], slot)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -359,69 +337,5 @@ class Lane(Mapping[str, Any]):
         return len(self._whole())
 
 
-class _Fetched:
-    """Metrics (P L, M, ...) of all seats, copied to the host once, when the first one looks."""
-
-    def __init__(self, metrics: Mapping[str, jax.Array]) -> None:
-        self.metrics = metrics
-        self._lock = threading.Lock()
-        self._host: dict[str, np.ndarray] = {}
-
-    def of(self, name: str) -> np.ndarray:
-        """All rows of a metric. Waits for the devices."""
-        with self._lock:
-            if name not in self._host:
-                self._host[name] = np.asarray(self.metrics[name])
-            return self._host[name]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Metric:
-    """A metric (M, ...) of one seat: who makes an array of it waits for the devices."""
-
-    fetched: _Fetched
-    name: str
-    row: int
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.array(self.fetched.of(self.name)[self.row], dtype)
-
-
-class _Row(Mapping[str, Any]):
-    """The metrics of one seat; to name one is not to wait for it."""
-
-    def __init__(self, fetched: _Fetched, row: int) -> None:
-        self._fetched, self._row = fetched, row
-
-    def __getitem__(self, name: str) -> _Metric:
-        return _Metric(self._fetched, name, self._row)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._fetched.metrics)
-
-    def __len__(self) -> int:
-        return len(self._fetched.metrics)
-
-    def block_until_ready(self) -> _Row:
-        """Wait for the devices."""
-        jax.block_until_ready(dict(self._fetched.metrics))
-        return self
-
-
-def _stacked(states: Sequence[State], device: jax.Device) -> State:
-    here = [jax.device_put(state, device) for state in states]
-    return jax.jit(lambda *each: jax.tree.map(lambda *rows: jnp.stack(rows), *each))(*here)
-
-
-@functools.partial(jax.jit, donate_argnums=0)
-def _replaced(states: State, state: State, slot: Any) -> State:
-    return jax.tree.map(lambda rows, row: rows.at[slot].set(row), states, state)
-
-
-@jax.jit
-def _picked(states: State, slot: Any) -> State:
-    return jax.tree.map(lambda rows: rows[slot], states)
-
-
-def _shard_on(leaf: jax.Array, device: jax.Device) -> jax.Array:
-    return next(shard.data for shard in leaf.addressable_shards if shard.device == device)
+def _on_host(asked: Asked) -> bool:
+    return all(isinstance(rows, np.ndarray) for rows in asked.batches.values())

@@ -131,7 +131,11 @@ class TokenizerJob(Job[TokenizerRunConfig]):
         self, batch: Mapping[str, np.ndarray], stream: Stream, step: int
     ) -> dict[str, jax.Array]:
         """Images (B, R, R, C) uint8 on the devices; nothing is random."""
-        return self._placed({"images": batch["tokens"].reshape(-1, *self.shape)})
+        return self._placed(self.host_batch(batch))
+
+    def host_batch(self, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Images (B, R, R, C) uint8."""
+        return {"images": batch["tokens"].reshape(-1, *self.shape)}
 
     def evaluate(
         self, steps: Steps, params: Any, *, between: Callable[[], None]

@@ -97,12 +97,17 @@ def test_two_processes_train_as_one_does(alone, two):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("processes", "devices", "layout"),
-    [(4, 8, "ddp"), (2, 2, "fsdp_tp")],  # in the second both processes hold every row
+    ("processes", "devices", "layout", "most"),
+    [(4, 8, "ddp", 1), (2, 2, "fsdp_tp", 3)],  # in the second both processes hold every row
 )
-def test_other_numbers_and_layouts_train_as_one_does(tmp_path, alone, processes, devices, layout):
-    flag = f"--config.execution.layout={layout}"
-    train_together(processes, tmp_path, flag, devices=devices)
+def test_other_numbers_and_layouts_train_as_one_does(
+    tmp_path, alone, processes, devices, layout, most
+):
+    flags = (
+        f"--config.execution.layout={layout}",
+        f"--config.execution.steps_per_dispatch={most}",
+    )
+    train_together(processes, tmp_path, *flags, devices=devices)
     assert_same_run(rows(tmp_path), rows(alone))
 
 

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from lab.core.keys import Stream
 from lab.train.loop import Status
 from tests.train import classifier_jobs, tokenizer_jobs
 from tests.train.jobs import job, losses, record, train
@@ -113,3 +114,26 @@ def test_a_spike_inside_a_dispatch_is_answered_as_one_alone(tmp_path, policy):
     places = [[(row["kind"], row.get("step"), row.get("action")) for row in each] for each in rows]
     assert places[0] == places[1] and ("spike", 8, policy["train.guard.policy"]) in places[1]
     np.testing.assert_allclose(losses(runs[1]), losses(runs[0]), rtol=1e-5)
+
+
+def test_an_evaluation_on_several_cpu_devices_is_over_when_it_returns(tmp_path):
+    """Two that run side by side may wait for each other's threads for ever."""
+    made = job(tmp_path, size="s1", devices=2)
+    batch, _ = next(iter(made.validation_batches()))
+    found = made.steps().evaluate(made.initial_state()["params"], batch)
+    assert all(values.is_ready() for values in found.values())
+
+
+def test_batches_of_a_dispatch_lie_as_one_at_a_time_does(tmp_path):
+    """One transfer for all: the same rows on the same devices, the last batch again as padding."""
+    made = job(tmp_path, size="s1", devices=4, **{"execution.steps_per_dispatch": 3})
+    source = made.train_batches()
+    batches = [source.at(step) for step in (5, 6)]
+    stacked = made.stacked([*batches, batches[-1]], 5)
+    for name, rows in stacked.items():
+        placed = made.layout.batch_of(rows, axis=1)
+        for at, step in enumerate((5, 6, 6)):
+            alone = made.place(source.at(step), Stream.TRAIN, step)[name]
+            want = {shard.device: np.asarray(shard.data) for shard in alone.addressable_shards}
+            for shard in placed.addressable_shards:
+                np.testing.assert_array_equal(shard.data[at], want[shard.device])

@@ -139,14 +139,20 @@ def test_fields_that_do_not_fit_are_refused(policy, field, value, words):
 
 def harmed(made, bad=BAD):
     """The job with weights that are no numbers in some training batches."""
-    place = made.place
+    place, stacked = made.place, made.stacked
+
+    def spoilt(batch, step):
+        if step not in bad:
+            return batch
+        return {**batch, "weight": np.full_like(batch["weight"], np.nan)}
 
     def placed(batch, stream, step):
-        if stream is Stream.TRAIN and step in bad:
-            batch = {**batch, "weight": np.full_like(batch["weight"], np.nan)}
-        return place(batch, stream, step)
+        return place(spoilt(batch, step) if stream is Stream.TRAIN else batch, stream, step)
 
     made.place = placed
+    made.stacked = lambda batches, first: stacked(
+        [spoilt(batch, first + at) for at, batch in enumerate(batches)], first
+    )
     return made
 
 

@@ -6,12 +6,12 @@ import jax
 import numpy as np
 import pytest
 
-from lab.core.keys import Stream, keys
 from lab.train.dispatch import Asked
 from lab.train.job import Steps
 from lab.train.loop import Loop, Status
 from lab.train.optimizer import Numbers
-from lab.train.pack import Lane, Pack, _Fetched, _Row
+from lab.train.pack import Lane, Pack
+from lab.train.pack_metrics import Fetched, Row
 from tests.train.jobs import hooks, job, record, train
 from tests.train.test_guard import ROLLBACK, harmed
 from tests.train.test_pack import (
@@ -70,9 +70,9 @@ def test_a_device_whose_seats_are_left_before_the_first_update(tmp_path):
 
 def asked_on(device, value):
     """One update on a batch that lies on a device."""
-    batch = {"x": jax.device_put(np.full(1, value, np.float32), device)}
+    batch = {"x": jax.device_put(np.full((1, 1), value, np.float32), device)}
     numbers = Numbers(np.zeros(1, np.float32), np.zeros(1, np.float32))
-    return Asked(batches=(batch,), keys_K=keys(0, Stream.TRAIN, np.arange(1)), numbers_K=numbers,
+    return Asked(batches=batch, seed=0, updates_K=np.arange(1, dtype=np.uint32), numbers_K=numbers,
                  count=1)  # fmt: skip
 
 
@@ -112,14 +112,14 @@ def test_weights_that_do_not_train_are_on_every_device(count):
 def test_to_name_a_metric_is_not_to_wait_for_it(monkeypatch):
     """The loop names one right after it has started the updates, and works while they run."""
     waited = []
-    plain = _Fetched.of
+    plain = Fetched.of
 
     def of(self, name):
         waited.append(name)
         return plain(self, name)
 
-    monkeypatch.setattr(_Fetched, "of", of)
-    row = _Row(_Fetched({"x": jax.numpy.arange(6.0).reshape(2, 3)}), 1)
+    monkeypatch.setattr(Fetched, "of", of)
+    row = Row(Fetched({"x": jax.numpy.arange(6.0).reshape(2, 3)}), 1)
     named = row["x"]
     assert waited == []
     np.testing.assert_array_equal(np.asarray(named), [3.0, 4.0, 5.0])
