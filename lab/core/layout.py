@@ -32,11 +32,11 @@ class Layout:
     mesh: Mesh | AbstractMesh  # abstract: to lower for devices that are not here
     batch: tuple[str, ...]
     rules: Mapping[str, str | None]
-    traced: bool = True  # False in a pack on several devices (lab/train/pack.py)
+    traced: bool = True  # False in a pack on several devices (lab/train/pack.py): of its updates
 
-    def tracing(self) -> contextlib.AbstractContextManager[Any]:
-        """What a step is traced in: under the mesh, where `traced`."""
-        if not self.traced:
+    def tracing(self, *, update: bool = True) -> contextlib.AbstractContextManager[Any]:
+        """What an update, or an evaluation, is traced in: under the mesh, where `traced`."""
+        if update and not self.traced:
             return contextlib.nullcontext()
         return jax.sharding.use_abstract_mesh(self.abstract_mesh)
 

@@ -5,6 +5,7 @@ python -m lab.launch.train --config configs/elm.py:s3 --config.train.duration "2
 
 import argparse
 import functools
+import pathlib
 import sys
 import time
 import typing
@@ -16,6 +17,7 @@ from lab.core.errors import ExitCode, Stopped
 from lab.launch.door import Parser, leave, load_config, parse
 from lab.launch.next_command import after_run
 from lab.launch.place import add_flags, asked_place
+from lab.launch.profile import check_flags, profile
 from lab.launch.signals import StopSignal
 
 if typing.TYPE_CHECKING:
@@ -29,6 +31,10 @@ Several processes, on one machine or many that share the run's folder, train one
 GKE and Slurm the same command everywhere, elsewhere also which process each one is:
   python -m lab.launch.train --config configs/elm.py:s3 \\
       --coordinator 10.0.0.1:1234 --processes 2 --process 0
+
+--profile FOLDER trains nothing that is kept: it compiles, warms up, runs some updates under jax's
+profiler and says where their time went (docs/sweeps.md). Of several processes each writes its own
+FOLDER/process_I, and process 0 prints its own.
 
 The same command goes on where a stopped run was. Exit codes: 0 finished, 1 a defect, 2 bad input,
 3 diverged, 4 a checkpoint could not be written; of several processes 5 one hangs, 6 one died
@@ -51,6 +57,15 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--parameters", action="store_true", help="print the table of parameters and leave"
     )
+    made.add_argument(
+        "--profile",
+        type=pathlib.Path,
+        metavar="FOLDER",
+        help="where the time of an update goes: profile some, keep nothing but this folder",
+    )
+    made.add_argument(
+        "--profile-updates", type=int, metavar="N", help="updates that --profile traces (10)"
+    )
     add_flags(made)
     made.add_argument(
         "--config.PATH", dest="unused", metavar="VALUE", help="any field, by its path"
@@ -64,6 +79,7 @@ def main(argv: Sequence[str]) -> ExitCode:
     flags, overrides = parse(parser(), argv)
     place = asked_place(flags)
     run = load_config(flags.config, overrides)
+    check_flags(flags)
     with StopSignal() as signals:  # before jax, whose import takes a second
         from lab.launch.devices import set_up_jax
         from lab.launch.hosts import alone_or_together, join
@@ -77,11 +93,11 @@ def main(argv: Sequence[str]) -> ExitCode:
             print("interrupted: before the first step; the same command begins it")
             return ExitCode.INTERRUPTED
         join(place)
-        return alone_or_together(
-            functools.partial(train, run, signals, began_s),
-            run_directory(run),
-            hang_timeout_s=flags.hang_timeout_s,
-        )
+        work, folder = functools.partial(train, run, signals, began_s), run_directory(run)
+        if flags.profile:
+            command = ["python", "-m", "lab.launch.train", *argv]
+            work, folder = functools.partial(profile, run, signals, flags, command), flags.profile
+        return alone_or_together(work, folder, hang_timeout_s=flags.hang_timeout_s)
 
 
 def train(run: AnyRun, signals: StopSignal, began_s: float, beat: "Beat") -> ExitCode:

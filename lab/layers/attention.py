@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from flax import nnx
 
+from lab.core.scopes import ATTENTION
 from lab.layers.kernels import attend, attend_one, attention_weights, wide
 from lab.layers.linear import linear
 from lab.layers.parameters import Init, branch_end, matrix
@@ -55,6 +56,7 @@ class Attention(nnx.Module):
         self.mask = mask
         self.platform = platform
 
+    @jax.named_scope(ATTENTION)
     def __call__(self, x_BTD: jax.Array, angles_TK: np.ndarray) -> jax.Array:
         q_BTHK, k_BTHK = self._queries_keys(x_BTD, angles_TK)
         v_BTHK = wide(self._heads(linear(x_BTD, self.value)))

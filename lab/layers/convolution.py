@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from lab.core.errors import LabError
+from lab.core.scopes import ATTENTION, CONVOLUTION, NORM
 from lab.layers.parameters import channel_vector, kernel_and_bias
 
 EPSILON = 1e-6  # of the group normalisation
@@ -34,6 +35,7 @@ class Conv(nnx.Module):
         self.padding = (around, around) if padding is None else padding
         self.precision = precision
 
+    @jax.named_scope(CONVOLUTION)
     def __call__(self, x_BHWC: jax.Array) -> jax.Array:
         y_BHWC = jax.lax.conv_general_dilated(
             x_BHWC,
@@ -58,6 +60,7 @@ class GroupNorm(nnx.Module):
         self.scale = channel_vector(jnp.ones((channels,)))
         self.bias = channel_vector(jnp.zeros((channels,)))
 
+    @jax.named_scope(NORM)
     def __call__(self, x_BHWC: jax.Array) -> jax.Array:
         x_f32 = x_BHWC.astype(jnp.float32)
         centred = x_f32 - self._mean(x_f32)
@@ -109,6 +112,7 @@ class SpatialAttention(nnx.Module):
             Conv(k, inputs=channels, outputs=channels, side=1) for k in jax.random.split(key, 4)
         )
 
+    @jax.named_scope(ATTENTION)
     def __call__(self, x_BHWC: jax.Array) -> jax.Array:
         batch, rows, columns, channels = x_BHWC.shape
         normed_BHWC = self.norm(x_BHWC)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from lab.core.layout import Placed, anywhere
+from lab.core.scopes import DENOISER
 from lab.layers.linear import Affine
 from lab.layers.modulation import Branch, Modulation, TimeEmbedding, modulated
 from lab.layers.norm import LayerNorm, standardised
@@ -75,6 +76,7 @@ class Denoiser(nnx.Module):
         self.out = Affine(head_matrix((width, outputs), ("denoiser", "features")))
         self.depth = depth
 
+    @jax.named_scope(DENOISER)
     def __call__(
         self,
         x_NI: jax.Array,

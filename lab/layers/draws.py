@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.random import threefry2x32_p
 
+from lab.core.scopes import DRAWS
+
 ONE_AS_BITS = np.float32(1).view(np.uint32)
 MANTISSA_BITS = 23
 
@@ -42,6 +44,7 @@ class Part:
         cut = drawn_B.reshape(-1, self.parts, *drawn_B.shape[1:])
         return jax.lax.dynamic_index_in_dim(cut, self.number, axis=1, keepdims=False)
 
+    @jax.named_scope(DRAWS)
     def bernoulli(self, key: jax.Array, chance: float, shape: tuple[int, ...]) -> jax.Array:
         """Booleans of this shape (b, ...): what `jax.random.bernoulli` has for these images.
 

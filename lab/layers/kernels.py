@@ -4,15 +4,14 @@ B batch, T queries, S keys, H heads, K features of a head. Every implementation 
 the same reference.
 """
 
-import functools
+import math
 
 import jax
 import jax.numpy as jnp
 
+from lab.layers.blockwise import HIDDEN, blockwise
 from lab.layers.flash import fits, flash
 
-QUERY_BLOCK = 96  # of 32 to 192 the fastest on CPU at T = 192, 16 features a head
-HIDDEN = -1e30  # a logit that no softmax sees
 # Positions from which TPU runs the kernel. Compiled for v5e (libtpu 0.0.52; causal, forward and
 # backward, 4096 tokens a device, 16 heads of 64 features) XLA holds 385 MiB beside its arguments at
 # 1024 positions and moves 2.1 GiB, the kernel 35 MiB and 0.5 GiB; at 256 positions XLA holds 1 MiB
@@ -26,7 +25,7 @@ def attend(
 ) -> jax.Array:
     """softmax(q k / sqrt(K)) v with the implementation for "cpu", "gpu" or "tpu"."""
     if platform == "cpu":
-        return blockwise(q_BTHK, k_BTHK, v_BTHK, causal)
+        return blockwise(q_BTHK, k_BTHK, v_BTHK, causal, alone=_alone_on_cpu())
     if platform == "tpu" and q_BTHK.shape[1] >= FLASH_FROM and fits(q_BTHK):
         return flash(q_BTHK, k_BTHK, v_BTHK, causal=causal)
     implementation = "cudnn" if platform == "gpu" and _cudnn_has(q_BTHK) else "xla"
@@ -81,6 +80,8 @@ def attention_weights(
     """
     scale = q_BTHK.shape[-1] ** -0.5
     if platform == "cpu":
+        if _alone_on_cpu():
+            q_BTHK, k_BSHK = q_BTHK.astype(jnp.float32), k_BSHK.astype(jnp.float32)
         logits = jnp.einsum("bthk,bshk->bhts", q_BTHK * scale, k_BSHK).astype(jnp.float32)
     else:
         kept = {"preferred_element_type": jnp.float32}
@@ -123,10 +124,16 @@ def wide(x: jax.Array) -> jax.Array:
 
 
 def _alone_on_cpu() -> bool:
-    """Whether the step is traced for a mesh of one CPU device, be it here or not."""
+    """Whether the step is traced for one CPU device, be it here or not.
+
+    So it is for each of several that compute by themselves, as those of a pack do.
+    """
     mesh = jax.sharding.get_abstract_mesh()
     device = mesh.abstract_device
-    return device is not None and device.platform == "cpu" and mesh.size == 1
+    together = math.prod(
+        mesh.shape[name] for name in mesh.axis_names if name not in mesh.manual_axes
+    )
+    return device is not None and device.platform == "cpu" and together == 1 and not mesh.empty
 
 
 @jax.custom_vjp
@@ -159,67 +166,3 @@ def _half_backward(residuals, d_NO):
 
 
 _half_product.defvjp(_half_forward, _half_backward)
-
-
-def blockwise(q_BTHK: jax.Array, k_BTHK: jax.Array, v_BTHK: jax.Array, causal: bool) -> jax.Array:
-    """Attention for CPU: blocks of queries, each against only the keys that it may see.
-
-    Its gradient keeps the weights and uses sum_s p_ts dp_ts = o_t . do_t (Dao et al. 2022,
-    section 3.1), one pass over T x S less than that of softmax. Against
-    `jax.nn.dot_product_attention` on CPU forward and backward take 0.4 times as long.
-    """
-    heads_first = [x.transpose(0, 2, 1, 3) for x in (q_BTHK, k_BTHK, v_BTHK)]
-    return _blockwise(*heads_first, causal).transpose(0, 2, 1, 3)
-
-
-def _blocks(positions: int, causal: bool) -> list[tuple[int, int, int]]:
-    """(first query, query after the last, keys seen by any of them) of each block."""
-    if not causal:
-        return [(0, positions, positions)]
-    starts = range(0, positions, QUERY_BLOCK)
-    ends = [min(positions, start + QUERY_BLOCK) for start in starts]
-    return [(start, end, end) for start, end in zip(starts, ends, strict=True)]
-
-
-def _weights(q_BHTK: jax.Array, k_BHSK: jax.Array, *, start: int, causal: bool) -> jax.Array:
-    queries, keys = q_BHTK.shape[2], k_BHSK.shape[2]
-    scaled = q_BHTK * q_BHTK.shape[-1] ** -0.5
-    logits = jnp.einsum("bhtk,bhsk->bhts", scaled, k_BHSK).astype(jnp.float32)
-    if causal:
-        seen_TS = jnp.arange(keys)[None, :] <= start + jnp.arange(queries)[:, None]
-        logits = logits + jnp.where(seen_TS, 0.0, HIDDEN)[None, None]
-    return jax.nn.softmax(logits, axis=-1).astype(q_BHTK.dtype)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _blockwise(q: jax.Array, k: jax.Array, v: jax.Array, causal: bool) -> jax.Array:
-    return _forward(q, k, v, causal)[0]
-
-
-def _forward(q, k, v, causal):
-    outs, kept = [], []
-    for start, end, keys in _blocks(q.shape[2], causal):
-        weights = _weights(q[:, :, start:end], k[:, :, :keys], start=start, causal=causal)
-        outs.append(jnp.einsum("bhts,bhsk->bhtk", weights, v[:, :, :keys]))
-        kept.append(weights)
-    out = jnp.concatenate(outs, axis=2)
-    return out, (q, k, v, out, kept)
-
-
-def _backward(causal, residuals, d_out):
-    q, k, v, out, kept = residuals
-    along = jnp.sum(d_out * out, axis=-1, keepdims=True)
-    d_q, d_k, d_v = [], jnp.zeros_like(k), jnp.zeros_like(v)
-    for (start, end, keys), weights in zip(_blocks(q.shape[2], causal), kept, strict=True):
-        part = slice(start, end)
-        d_weights = jnp.einsum("bhtk,bhsk->bhts", d_out[:, :, part], v[:, :, :keys])
-        d_logits = weights * (d_weights - along[:, :, part]) * q.shape[-1] ** -0.5
-        d_q.append(jnp.einsum("bhts,bhsk->bhtk", d_logits, k[:, :, :keys]))
-        d_k_part = jnp.einsum("bhts,bhtk->bhsk", d_logits, q[:, :, part])
-        d_v_part = jnp.einsum("bhts,bhtk->bhsk", weights, d_out[:, :, part])
-        d_k = d_k.at[:, :, :keys].add(d_k_part)
-        d_v = d_v.at[:, :, :keys].add(d_v_part)
-    return jnp.concatenate(d_q, axis=2), d_k, d_v
-
-
-_blockwise.defvjp(_forward, _backward)

@@ -3,6 +3,7 @@
 import jax
 from flax import nnx
 
+from lab.core.scopes import FEED_FORWARD
 from lab.layers.kernels import wide
 from lab.layers.linear import linear
 from lab.layers.parameters import Init, branch_end, matrix
@@ -18,6 +19,7 @@ class SwiGLU(nnx.Module):
         self.up = matrix(up_key, (width, hidden), ("embed", "mlp"), init)
         self.down = branch_end(down_key, (hidden, width), ("mlp", "embed"), init, depth=depth)
 
+    @jax.named_scope(FEED_FORWARD)
     def __call__(self, x_BTD: jax.Array) -> jax.Array:
         h_BTD = jax.nn.silu(wide(linear(x_BTD, self.gate))) * wide(linear(x_BTD, self.up))
         return kept(linear(h_BTD.astype(x_BTD.dtype), self.down), MLP_OUT)

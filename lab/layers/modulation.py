@@ -11,6 +11,7 @@ import numpy as np
 from flax import nnx
 
 from lab.core.layout import Placed, anywhere
+from lab.core.scopes import NORM
 from lab.layers.linear import Affine
 from lab.layers.parameters import Init, input_matrix, matrix, zero_matrix
 
@@ -56,6 +57,7 @@ class Branch(NamedTuple):
         """The input of the branch."""
         return modulated(normed, self.shift, self.scale)
 
+    @jax.named_scope(NORM)
     def leave(self, out: jax.Array) -> jax.Array:
         """The output of the branch."""
         return self.gate * out
@@ -68,6 +70,7 @@ class Modulation(nnx.Module):
         self.project = Affine(zero_matrix((condition, parts * width), (axis, "modulation")))
         self.parts = parts
 
+    @jax.named_scope(NORM)
     def __call__(self, condition_NC: jax.Array) -> jax.Array:
         """Vectors (N, parts, D) in the dtype of the condition."""
         flat = self.project(jax.nn.silu(condition_NC))
@@ -79,6 +82,7 @@ class Modulation(nnx.Module):
         return self.project.forward_flops
 
 
+@jax.named_scope(NORM)
 def modulated(normed: jax.Array, shift: jax.Array, scale: jax.Array) -> jax.Array:
     """normed * (1 + scale) + shift."""
     return normed * (1 + scale) + shift

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from lab.core.scopes import NORM
 from lab.layers.parameters import bias, scale
 
 
@@ -17,6 +18,7 @@ class RMSNorm(nnx.Module):
         self.scale = scale(width)
         self.epsilon = epsilon
 
+    @jax.named_scope(NORM)
     def __call__(self, x: jax.Array) -> jax.Array:
         x_f32 = x.astype(jnp.float32)
         inverse = jax.lax.rsqrt(jnp.mean(x_f32 * x_f32, axis=-1, keepdims=True) + self.epsilon)
@@ -24,6 +26,7 @@ class RMSNorm(nnx.Module):
         return (x_f32 * inverse * scale).astype(x.dtype)
 
 
+@jax.named_scope(NORM)
 def standardised(x: jax.Array, *, epsilon: float) -> jax.Array:
     """(x - mean) / std over the last axis, in float32 whatever x is."""
     x_f32 = x.astype(jnp.float32)
@@ -40,6 +43,7 @@ class LayerNorm(nnx.Module):
         self.bias = bias(width, "embed_out")
         self.epsilon = epsilon
 
+    @jax.named_scope(NORM)
     def __call__(self, x: jax.Array) -> jax.Array:
         alone = (1,) * (x.ndim - 1) + (-1,)
         scaled = standardised(x, epsilon=self.epsilon) * self.scale[...].reshape(alone)

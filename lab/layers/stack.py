@@ -7,6 +7,8 @@ import jax
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
+from lab.core.scopes import LAYERS
+
 Layer = TypeVar("Layer", bound=nnx.Module)
 Seen = TypeVar("Seen")
 
@@ -49,6 +51,7 @@ def stacked(make: Callable[[jax.Array], Layer], key: jax.Array, *, depth: int) -
     return jax.vmap(make)(jax.random.split(key, depth))
 
 
+@jax.named_scope(LAYERS)
 def run_stack(
     layers: nnx.Module,
     x: jax.Array,

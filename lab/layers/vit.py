@@ -6,6 +6,7 @@ B batch, T positions, D width, H heads, K features of a head.
 import jax
 from flax import nnx
 
+from lab.core.scopes import ATTENTION, FEED_FORWARD
 from lab.layers.kernels import attend, attend_seen, attention_weights
 from lab.layers.linear import Affine
 from lab.layers.parameters import Init, branch_end, matrix
@@ -34,6 +35,7 @@ class BiasedAttention(nnx.Module):
         self.heads = heads
         self.platform = platform
 
+    @jax.named_scope(ATTENTION)
     def __call__(self, x_BTD: jax.Array, seen_BT: jax.Array | None = None) -> jax.Array:
         projected = self._projected(x_BTD, self.query, self.key, self.value)
         q_BTHK, k_BTHK, v_BTHK = (kept(x, QUERY_KEY_VALUE) for x in projected)
@@ -78,6 +80,7 @@ class GeluMLP(nnx.Module):
         )
         self.tanh = tanh
 
+    @jax.named_scope(FEED_FORWARD)
     def __call__(self, x_BTD: jax.Array) -> jax.Array:
         fed_BTD = self.down(jax.nn.gelu(self.up(x_BTD), approximate=self.tanh))
         return kept(fed_BTD, MLP_OUT)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from lab.core.layout import Placed, anywhere, constrain_batch
+from lab.core.scopes import DRAWS, HEAD, LOSS
 from lab.layers.denoiser import Denoiser
 from lab.layers.linear import linear
 from lab.layers.norm import RMSNorm
@@ -95,6 +96,7 @@ class BernoulliDiffusionHead(nnx.Module):
         """Matrix FLOPs of the loss at one position: one run of the network."""
         return float(self.network.forward_flops)
 
+    @jax.named_scope(HEAD)
     def loss(self, x_BTD: jax.Array, tokens_BTK: jax.Array, key_B: jax.Array) -> jax.Array:
         """Class-balanced cross-entropy (B, T), a mean over bits, each token at its own time."""
         time_BT = jax.vmap(self._random_times, (0, None))(each_folded(key_B, 0), x_BTD.shape[1])
@@ -201,6 +203,7 @@ class BernoulliDiffusionHead(nnx.Module):
         p_NK = jax.nn.sigmoid((1 - 2 * noisy_NK) * flip_NK)
         return self.process.posterior(noisy_NK, p_NK, t_N[:, None], s_N[:, None])
 
+    @jax.named_scope(DRAWS)
     def _random_times(self, key: jax.Array, positions: int) -> jax.Array:
         """Times 1..T (positions,), each on its own."""
         return jax.random.randint(key, (positions,), 1, self.process.steps + 1)
@@ -215,7 +218,9 @@ class BernoulliDiffusionHead(nnx.Module):
         """Rows N = B T of condition, x_0, x_t and t."""
         x0_BTK = tokens_BTK.astype(F32)
         draw = jax.vmap(lambda key: jax.random.uniform(key, x0_BTK.shape[1:]))
-        noisy_BTK = self.process.noised(x0_BTK, time_BT[..., None], draw(each_folded(key_B, 1)))
+        with jax.named_scope(DRAWS):
+            time_BT1 = time_BT[..., None]
+            noisy_BTK = self.process.noised(x0_BTK, time_BT1, draw(each_folded(key_B, 1)))
         z_ND, x0_NK, noisy_NK = (
             constrain_batch(x.reshape(-1, x.shape[-1]))
             for x in (self.condition(x_BTD), x0_BTK, noisy_BTK)
@@ -256,6 +261,7 @@ class DirectBernoulliHead(nnx.Module):
         """The same as `nats`."""
         return self.nats(x_BTD, tokens_BTK, key_B)
 
+    @jax.named_scope(HEAD)
     def nats(
         self, x_BTD: jax.Array, tokens_BTK: jax.Array, key_B: jax.Array | None = None
     ) -> jax.Array:
@@ -278,6 +284,7 @@ class DirectBernoulliHead(nnx.Module):
         return _proposal(jax.random.bernoulli(key, p_TK), p_TK)
 
 
+@jax.named_scope(LOSS)
 def _cross_entropy(logit: jax.Array, y: jax.Array) -> jax.Array:
     """-log P(y) of a bit y."""
     return jax.nn.softplus((1 - 2 * y) * logit)

@@ -15,6 +15,7 @@ from flax import nnx
 from lab.core.counts import Flops, attention_flops
 from lab.core.errors import LabError
 from lab.core.layout import constrain_batch
+from lab.core.scopes import LAYERS
 from lab.layers.draws import WHOLE, Part
 from lab.layers.dropout import dropout
 from lab.layers.linear import Affine
@@ -156,6 +157,7 @@ class EncoderDecoder(nnx.Module):
             lambda k: ViTBlock(k, spec, depth=decoder_depth), keys[5], depth=decoder_depth
         )
 
+    @jax.named_scope(LAYERS)
     def infill(
         self,
         x_BTD: jax.Array,

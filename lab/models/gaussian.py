@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lab.core.errors import LabError
+from lab.core.scopes import LOSS
 
 LARGEST_BETA = 0.999
 NOTHING_LEFT = 0.01  # of abar: taking x_t for noise then costs half of it times x_0^2, in nats
@@ -186,6 +187,7 @@ class GaussianProcess:
             last = (math.log(2 * math.pi) + log_variance + square) / 2
         return jnp.where(_beside(t, x0) == 1, last, (gap + jnp.expm1(-gap) + square) / 2)
 
+    @jax.named_scope(LOSS)
     def training_loss(
         self,
         predicted: Predicted,

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from lab.core.layout import Placed, anywhere, constrain_batch
+from lab.core.scopes import DRAWS, HEAD
 from lab.layers.denoiser import Denoiser
 from lab.layers.norm import LayerNorm, RMSNorm
 from lab.layers.parameters import Init, table
@@ -86,6 +87,7 @@ class GaussianDiffusionHead(nnx.Module):
         """Matrix FLOPs of the loss at one position: the network runs once a repeat."""
         return float(self.repeats * self.network.forward_flops)
 
+    @jax.named_scope(HEAD)
     def loss(self, x_BTD: jax.Array, tokens_BTC: jax.Array, key_B: jax.Array) -> jax.Array:
         """Noise MSE + 0.001 bound (B, T), a mean over channels and over repeats."""
         shape = (self.repeats, x_BTD.shape[1])
@@ -93,7 +95,8 @@ class GaussianDiffusionHead(nnx.Module):
         def times(key: jax.Array) -> jax.Array:
             return jax.random.randint(key, shape, 1, self.process.steps + 1)
 
-        time_BRT = jax.vmap(times)(each_folded(key_B, 0))
+        with jax.named_scope(DRAWS):
+            time_BRT = jax.vmap(times)(each_folded(key_B, 0))
         rows = self._rows(self.process, x_BTD, tokens_BTC, key_B, time_BRT)
         loss_NC = self.process.training_loss(
             rows.predicted, rows.noise_NC, rows.x0_NC, rows.time_N, levels=0
@@ -183,9 +186,10 @@ class GaussianDiffusionHead(nnx.Module):
         devices of their images.
         """
         shape = (*time_BRT.shape[1:], self.channels)
-        noise_BRTC = jax.vmap(lambda key: jax.random.normal(key, shape))(each_folded(key_B, 1))
-        x0_BRTC = jnp.broadcast_to(tokens_BTC.astype(F32)[:, None], noise_BRTC.shape)
-        noisy_BRTC = process.noised(x0_BRTC, time_BRT, noise_BRTC)
+        with jax.named_scope(DRAWS):
+            noise_BRTC = jax.vmap(lambda key: jax.random.normal(key, shape))(each_folded(key_B, 1))
+            x0_BRTC = jnp.broadcast_to(tokens_BTC.astype(F32)[:, None], noise_BRTC.shape)
+            noisy_BRTC = process.noised(x0_BRTC, time_BRT, noise_BRTC)
         z_BTD = self.condition(x_BTD)
         z_BRTD = jnp.broadcast_to(z_BTD[:, None], (*time_BRT.shape, z_BTD.shape[-1]))
         x0_NC, noise_NC, noisy_NC, z_ND = (

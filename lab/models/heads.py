@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from lab.core.scopes import HEAD, LOSS
 from lab.layers.linear import linear
 from lab.layers.norm import LayerNorm, RMSNorm
 from lab.layers.parameters import Init, bias, head_matrix, matrix
@@ -63,12 +64,14 @@ class Categorical(CategoricalFacts, abc.ABC):
         """
         return self._of_logits(self._smoothed if self.smoothing else _nats, x_BTD, codes_BTS)
 
+    @jax.named_scope(LOSS)
     def _smoothed(self, logits_BTSV: jax.Array, codes_BTS: jax.Array) -> jax.Array:
         nats_BT = _nats(logits_BTSV, codes_BTS)
         log_p_BTSV = jax.nn.log_softmax(logits_BTSV, axis=-1)
         uniform_BT = -jnp.sum(jnp.mean(log_p_BTSV, axis=-1), axis=-1)
         return (1 - self.smoothing) * nats_BT + self.smoothing * uniform_BT
 
+    @jax.named_scope(HEAD)
     def _of_logits(
         self,
         measure: Callable[[jax.Array, jax.Array], jax.Array],
@@ -114,6 +117,7 @@ class Categorical(CategoricalFacts, abc.ABC):
         return Proposal(codes_TS.astype(jnp.int32), jnp.mean(chosen_TS, axis=-1), certainty_T)
 
 
+@jax.named_scope(LOSS)
 def _nats(logits_BTSV: jax.Array, codes_BTS: jax.Array) -> jax.Array:
     chosen = jnp.take_along_axis(logits_BTSV, codes_BTS[..., None].astype(jnp.int32), axis=-1)
     return jnp.sum(jax.nn.logsumexp(logits_BTSV, axis=-1) - chosen[..., 0], axis=-1)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from lab.core.counts import ByRole
+from lab.core.scopes import DRAWS, EMBEDDING, HEAD
 from lab.layers.draws import WHOLE, Part
 from lab.layers.linear import Affine
 from lab.layers.modulation import Modulation, modulated
@@ -84,6 +85,7 @@ class FinalLayer(nnx.Module):
         self.modulation = Modulation(condition=width, width=width, parts=2)
         self.out = Affine(head_matrix((width, outputs), ("embed", "features")))
 
+    @jax.named_scope(HEAD)
     def noise(self, x_BTD: jax.Array, condition_BD: jax.Array) -> jax.Array:
         """Outputs (B, T, outputs) in float32 of each patch: noises, and v's, of its cells."""
         vectors_B2D = self.modulation(condition_BD.astype(x_BTD.dtype))
@@ -154,12 +156,15 @@ class JointOrder:
         part: Part = WHOLE,
     ) -> Predicted:
         """Noise and v (B, P, C) from x_t and times 0 to T - 1 (`GaussianProcess.network_time`)."""
-        keys = (None, None) if key is None else tuple(jax.random.split(key))
-        condition_BD = self.condition(model, time_B, label_B, keys[CLASS], part)
-        x_BTD = model.embedding(x_BPC.astype(model.compute_dtype))
+        with jax.named_scope(DRAWS):
+            keys = (None, None) if key is None else tuple(jax.random.split(key))
+        with jax.named_scope(EMBEDDING):
+            condition_BD = self.condition(model, time_B, label_B, keys[CLASS], part)
+            x_BTD = model.embedding(x_BPC.astype(model.compute_dtype))
         x_BTD = model.backbone(x_BTD, condition_BD.astype(model.compute_dtype), keys[BLOCKS])
         out_BTF = model.head.noise(x_BTD, condition_BD)
-        return split(unpatchify(out_BTF, grid=self.grid, patch=self.patch))
+        with jax.named_scope(HEAD):
+            return split(unpatchify(out_BTF, grid=self.grid, patch=self.patch))
 
     def training(
         self,
@@ -175,11 +180,12 @@ class JointOrder:
         assert key is not None  # times and noise are drawn
         images, positions = tokens_BTS.shape[:2]
         drawn = ((part.whole(images),), 1, self.process.steps + 1)
-        time_B = part.of(jax.random.randint(jax.random.fold_in(key, TIME), *drawn))
-        noise_keys_B = keys_of(jax.random.fold_in(key, NOISE), images, part)
-        x0_BPC = self.numbers(tokens_BTS)
-        noise_BPC = _normal(noise_keys_B, x0_BPC)
-        noisy_BPC = self.process.noised(x0_BPC, time_B, noise_BPC)
+        with jax.named_scope(DRAWS):
+            time_B = part.of(jax.random.randint(jax.random.fold_in(key, TIME), *drawn))
+            noise_keys_B = keys_of(jax.random.fold_in(key, NOISE), images, part)
+            x0_BPC = self.numbers(tokens_BTS)
+            noise_BPC = _normal(noise_keys_B, x0_BPC)
+            noisy_BPC = self.process.noised(x0_BPC, time_B, noise_BPC)
         dropped = key if dropout else None
         time = self.process.network_time(time_B)
         predicted = self.predicted(model, noisy_BPC, time, label_B, dropped, part)

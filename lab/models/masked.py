@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from lab.core.counts import ByRole
+from lab.core.scopes import DRAWS, EMBEDDING
 from lab.layers.attention import Mask
 from lab.layers.draws import WHOLE, Part
 from lab.layers.dropout import dropout
@@ -65,8 +66,9 @@ class MaskedOrder:
         """The head's loss at hidden positions, as many in every image of the batch."""
         assert key is not None  # the masks are drawn
         images, positions = tokens_BTS.shape[:2]
-        count = self.schedule.count(jax.random.fold_in(key, COUNT), positions)
-        rank_BT = ranks(keys_of(jax.random.fold_in(key, PLACES), images, part), positions)
+        with jax.named_scope(DRAWS):
+            count = self.schedule.count(jax.random.fold_in(key, COUNT), positions)
+            rank_BT = ranks(keys_of(jax.random.fold_in(key, PLACES), images, part), positions)
         hidden_BT = rank_BT < count
         limit = self.schedule.most_visible(positions)
         dropped = key if dropout else None
@@ -117,10 +119,12 @@ class MaskedOrder:
         part: Part = WHOLE,
     ) -> jax.Array:
         """The backbone's output (B, T, D); at most `visible_limit` positions are not hidden."""
-        keys = (None, None, None) if key is None else tuple(jax.random.split(key, 3))
-        class_BD = model.classes(label_B, keys[0], part)
-        x_BTD = model.embedding(tokens_BTS, hidden_BT).astype(model.compute_dtype)
-        x_BTD = dropout(x_BTD, keys[1], rate=self.embedding_dropout, part=part)
+        with jax.named_scope(DRAWS):
+            keys = (None, None, None) if key is None else tuple(jax.random.split(key, 3))
+        with jax.named_scope(EMBEDDING):
+            class_BD = model.classes(label_B, keys[0], part)
+            x_BTD = model.embedding(tokens_BTS, hidden_BT).astype(model.compute_dtype)
+            x_BTD = dropout(x_BTD, keys[1], rate=self.embedding_dropout, part=part)
         return model.backbone.infill(
             x_BTD,
             hidden_BT,

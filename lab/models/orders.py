@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lab.core.counts import ByRole
+from lab.core.scopes import DRAWS, EMBEDDING
 from lab.layers.attention import Mask
 from lab.layers.draws import WHOLE, Part
 from lab.layers.dropout import dropout
@@ -168,11 +169,14 @@ class RasterOrder:
         part: Part = WHOLE,
     ) -> jax.Array:
         """The backbone's output (B, T, D) from which each position is predicted."""
-        keys = (None, None, None) if key is None else tuple(jax.random.split(key, 3))
-        class_BD = model.classes(label_B, keys[0], part)
-        x_BTD = jnp.concatenate([class_BD[:, None], model.embedding(tokens_BTS[:, :-1])], axis=1)
-        x_BTD = x_BTD.astype(model.compute_dtype)
-        x_BTD = dropout(x_BTD, keys[1], rate=self.embedding_dropout, part=part)
+        with jax.named_scope(DRAWS):
+            keys = (None, None, None) if key is None else tuple(jax.random.split(key, 3))
+        with jax.named_scope(EMBEDDING):
+            class_BD = model.classes(label_B, keys[0], part)
+            inputs = [class_BD[:, None], model.embedding(tokens_BTS[:, :-1])]
+            x_BTD = jnp.concatenate(inputs, axis=1)
+            x_BTD = x_BTD.astype(model.compute_dtype)
+            x_BTD = dropout(x_BTD, keys[1], rate=self.embedding_dropout, part=part)
         head_features = model.backbone.spec.width // model.backbone.spec.heads
         angles_TK = self.angles(head_features)
         return model.backbone(x_BTD, angles_TK, keys[2], condition_BD=class_BD, part=part)

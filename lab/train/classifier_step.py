@@ -87,7 +87,7 @@ def make_classifier_steps(
             return train_step(*given, learner=learner)
 
     def evaluate(params: Any, batch: Batch) -> dict[str, jax.Array]:
-        with layout.tracing():
+        with layout.tracing(update=False):
             return evaluation_step(params, batch, learner=learner)
 
     return compiled_steps(layout, shardings, train=train, evaluate=evaluate, guard=guard, most=most)

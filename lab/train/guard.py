@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lab.core.guard_config import ROLLBACK, STOP, GuardConfig
+from lab.core.scopes import GUARD
 from lab.train.state import State
 
 TO_STANDARD_DEVIATION = 1.4826
@@ -96,12 +97,14 @@ def guarded(train: Train, guard: Guard | None) -> Train:
         after, metrics = train(bare, *given)
         kept, verdict = judged(guard, state["guard"], metrics, step=state["step"])
         suspicious = verdict[0] > 0
-        chosen = jax.tree.map(lambda old, new: jnp.where(suspicious, old, new), bare, after)
+        with jax.named_scope(GUARD):
+            chosen = jax.tree.map(lambda old, new: jnp.where(suspicious, old, new), bare, after)
         return {**chosen, "step": after["step"], "guard": kept}, {**metrics, "guard": verdict}
 
     return step
 
 
+@jax.named_scope(GUARD)
 def judged(
     guard: Guard, state: dict[str, jax.Array], metrics: dict[str, jax.Array], *, step: jax.Array
 ) -> tuple[dict[str, jax.Array], jax.Array]:

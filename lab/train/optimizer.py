@@ -10,6 +10,7 @@ import numpy as np
 import optax
 
 from lab.core.config import OptimizerConfig, cooldown_steps
+from lab.core.scopes import EMA, OPTIMIZER
 from lab.layers.parameters import is_matrix, is_parameter, rate_multiplier
 
 
@@ -53,9 +54,11 @@ def direction(optimizer: OptimizerConfig) -> optax.GradientTransformation:
     """Clipped gradients to Adam's direction; the rate, the width rule and the decay come after."""
     clip = optax.clip_by_global_norm(optimizer.clip_norm) if optimizer.clip_norm else None
     adam = optax.scale_by_adam(b1=optimizer.beta1, b2=optimizer.beta2, eps=optimizer.epsilon)
-    return optax.chain(clip, adam) if clip else optax.chain(adam)
+    both = optax.chain(clip, adam) if clip else optax.chain(adam)
+    return optax.GradientTransformation(both.init, jax.named_scope(OPTIMIZER)(both.update))
 
 
+@jax.named_scope(OPTIMIZER)
 def apply_update(
     params: Any, updates: Any, numbers: Numbers, *, optimizer: OptimizerConfig, width: int
 ) -> Any:
@@ -73,6 +76,7 @@ def apply_update(
     return jax.tree.map(of, params, updates, is_leaf=is_parameter)
 
 
+@jax.named_scope(EMA)
 def ema_update(average: Any, params: Any, *, decay: float, step: jax.Array) -> Any:
     """The exponential moving average after one more step; early on a plain mean, not the start."""
     decay_now = jnp.minimum(decay, (1.0 + step) / (10.0 + step))

@@ -11,6 +11,7 @@ from lab.core.config import OptimizerConfig
 from lab.core.keys import Stream
 from lab.core.keys import key as stream_key
 from lab.core.layout import Layout, constrain_batch
+from lab.core.scopes import LOSS, OPTIMIZER
 from lab.layers.draws import WHOLE, Part, in_parts
 from lab.models.objective import NATS
 from lab.train.guard import Guard
@@ -33,7 +34,8 @@ def _share(
 ) -> jax.Array:
     """What the images of a part add to the loss of their whole batch."""
     found = model.training(batch["codes"], batch["label"], key, part=part)
-    return jnp.sum(batch["weight"] * found.loss_B) / (whole_weight * found.positions)
+    with jax.named_scope(LOSS):
+        return jnp.sum(batch["weight"] * found.loss_B) / (whole_weight * found.positions)
 
 
 def loss_and_gradients(
@@ -59,7 +61,8 @@ def loss_and_gradients(
         found = jax.value_and_grad(_share)(
             model, here, key, whole_weight=whole_weight, part=Part(number, parts)
         )
-        loss, gradients = jax.tree.map(jnp.add, sums, found)
+        with jax.named_scope(OPTIMIZER):
+            loss, gradients = jax.tree.map(jnp.add, sums, found)
         return (loss, placed(gradients)), None
 
     cut = {name: constrain_batch(in_parts(x, parts), axis=1) for name, x in batch.items()}
@@ -124,11 +127,12 @@ def make_steps(
         ema = state["ema"]
         if ema is not None:
             ema = ema_update(ema, params, decay=optimizer.ema_decay, step=state["step"])
-        metrics = {loss_key: loss, "grad_norm": optax.tree.norm(grads)}
+        with jax.named_scope(OPTIMIZER):
+            metrics = {loss_key: loss, "grad_norm": optax.tree.norm(grads)}
         return {"params": params, "opt": opt, "ema": ema, "step": state["step"] + 1}, metrics
 
     def evaluate(params: Any, batch: Batch) -> dict[str, jax.Array]:
-        with layout.tracing():
+        with layout.tracing(update=False):
             return evaluation(params, batch, draws=bound_draws)
 
     return compiled_steps(layout, shardings, train=train, evaluate=evaluate, guard=guard, most=most)

@@ -232,7 +232,7 @@ def make_tokenizer_steps(
             return train_step(*given, objective=objective, learner=learner)
 
     def evaluate(params: Any, batch: Batch) -> dict[str, jax.Array]:
-        with layout.tracing():
+        with layout.tracing(update=False):
             return evaluation_step(params, batch, objective=objective)
 
     return compiled_steps(

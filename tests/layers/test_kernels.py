@@ -7,8 +7,9 @@ import pytest
 
 from configs.layouts import LAYOUTS
 from lab.core.layout import make_layout
+from lab.layers.blockwise import QUERY_BLOCK, blockwise
 from lab.layers.flash import fits
-from lab.layers.kernels import QUERY_BLOCK, attend, attention_weights, blockwise, product, wide
+from lab.layers.kernels import attend, attention_weights, product, wide
 
 
 def reference(q, k, v, causal):
@@ -92,18 +93,18 @@ def inputs(positions):
     return tuple(3 * jax.random.normal(jax.random.key(i), shape) for i in range(4))
 
 
+@pytest.mark.parametrize("alone", [True, False])
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("positions", [5, QUERY_BLOCK, QUERY_BLOCK + 17, 2 * QUERY_BLOCK])
-def test_blockwise(positions, causal):
+def test_blockwise(positions, causal, alone):
     q, k, v, w = inputs(positions)
-    np.testing.assert_allclose(
-        blockwise(q, k, v, causal), reference(q, k, v, causal), rtol=2e-4, atol=2e-5
-    )
+    found = blockwise(q, k, v, causal, alone=alone)
+    np.testing.assert_allclose(found, reference(q, k, v, causal), rtol=2e-4, atol=2e-5)
 
     def loss(attend):
         return lambda q, k, v: jnp.sum(attend(q, k, v) * w)
 
-    ours = jax.grad(loss(lambda *x: blockwise(*x, causal)), (0, 1, 2))(q, k, v)
+    ours = jax.grad(loss(lambda *x: blockwise(*x, causal, alone=alone)), (0, 1, 2))(q, k, v)
     library = jax.grad(
         loss(lambda *x: jax.nn.dot_product_attention(*x, is_causal=causal)), (0, 1, 2)
     )(q, k, v)
@@ -119,6 +120,15 @@ def mesh_of(devices, platform="cpu"):
 def factors(dtype):
     x_NI, d_NO = (jax.random.normal(jax.random.key(i), (96, n)) for i, n in ((0, 24), (1, 40)))
     return x_NI.astype(dtype), jax.random.normal(jax.random.key(2), (24, 40)), d_NO.astype(dtype)
+
+
+def test_one_device_sums_in_float32_whatever_it_is_given():
+    """Of bfloat16 numbers only the result is rounded: to half a unit in its last place."""
+    q, k, v = (x.astype(jnp.bfloat16) for x in inputs(QUERY_BLOCK + 17)[:3])
+    out = blockwise(q, k, v, True, alone=True)
+    assert out.dtype == jnp.bfloat16
+    got, exact = np.asarray(out, np.float64), reference(q, k, v, True)
+    np.testing.assert_allclose(got, exact, rtol=2**-8, atol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import pytest
 
 from lab.core import counts
-from lab.layers import kernels
+from lab.layers import blockwise, kernels
 from lab.models import families
 from lab.models.generator import Generator
 from lab.train.step import training_loss
@@ -71,7 +71,7 @@ def loss_flops_per_token(made, passes):
 
 def counted(made):
     """Of a token, forward, with all pairs: 64 positions are one block and none is left out."""
-    assert made.positions <= kernels.QUERY_BLOCK
+    assert made.positions <= blockwise.QUERY_BLOCK
     flops = made.model.backbone.forward_flops(made.positions, causal=False)
     found = made.model.forward_flops_per_image()
     assert found.blocks == flops.blocks
@@ -140,7 +140,7 @@ def test_the_embedding_alone(subcodes):
 
 def test_the_pairs_that_a_causal_mask_leaves(monkeypatch):
     """Blocks of one query make no pair that the mask hides: half of them and the diagonal."""
-    monkeypatch.setattr(kernels, "QUERY_BLOCK", 1)
+    monkeypatch.setattr(blockwise, "QUERY_BLOCK", 1)
     q = floats(1, 16, 1, 64)
     found = xla_flops(lambda q, k, v: kernels.attend(q, k, v, causal=True, platform="cpu"), q, q, q)
     expected = counts.attention_flops(width=64, queries=16, keys=16, causal=True)
