@@ -24,6 +24,7 @@ PANELS = {
     ("depth", "mup"): 'depth, width rule "mup" alone',
     ("depth", "completep"): 'depth, "completep"',
 }
+TICKS = [a * 10.0**b for b in range(-5, 0) for a in (1, 3)]
 SHARED = 2  # blocks: there both rules of depth are the same, and run once
 
 
@@ -95,6 +96,7 @@ def draw(found: dict, path: pathlib.Path) -> None:
     )
     for key, axes in zip(panels, grid.ravel(), strict=False):
         sizes = found[key]
+        shown = [rate for rates in sizes.values() for rate in rates]
         colors = matplotlib.colormaps["viridis"](np.linspace(0, 0.85, len(sizes)))
         finite = []
         for color, (size, rates) in zip(colors, sorted(sizes.items()), strict=True):
@@ -109,7 +111,10 @@ def draw(found: dict, path: pathlib.Path) -> None:
             at = int(np.argmin(means))
             axes.plot(given[at], means[at], marker="*", markersize=14, color=color)
         axes.set(xscale="log", xlabel="learning rate", title=PANELS[key])
-        axes.set_ylim(min(finite) - 0.02, min(finite) + 0.6)
+        ticks = [tick for tick in TICKS if min(shown) <= tick <= max(shown)]
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.minorticks_off()
+        axes.set_ylim(min(finite) - 0.02, min(finite) + 0.5)
         axes.legend(frameon=False, fontsize="small")
     for axes in grid[:, 0]:
         axes.set_ylabel("validation loss, nats/token")

@@ -10,11 +10,10 @@ from lab.core.errors import LabError, Stopped
 from lab.core.hlo_parts import COPIES, OTHER, Kind
 from lab.core.xplane import Event
 from lab.launch import profile, profile_parts, profile_table, train
-from lab.launch.door import load_config
-from lab.launch.runner import make_job
 from tests.core.test_hlo_parts import compiled
 from tests.launch.commands import TINY, command, only, place, refused
 from tests.launch.several import ended, start_together
+from tests.train import classifier_jobs, tokenizer_jobs
 from tests.train.family_jobs import WORLDS, family_job
 
 TRAIN = ("-m", "lab.launch.train")
@@ -65,26 +64,12 @@ def directions(document, part):
     return {row["direction"] for row in document["rows"] if row["part"] == part}
 
 
-def small_job(tmp_path, name, *overrides):
-    """The job of a config on one device, made as the command makes it."""
-    given = [*TINY, *place(tmp_path), "--config.execution.devices=1", *overrides]
-    flat = dict(word.removeprefix("--config.").split("=", 1) for word in given)
-    return make_job(load_config(f"configs/{name}", flat), lambda preparing: None)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "elm.py:s4",
-        pytest.param("mlm.py:s4", marks=pytest.mark.slow),
-        pytest.param("dit.py:s4", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize("name", ["elm", "mlm", "dit-pixels"])
 def test_the_parts_of_a_family(tmp_path, name):
-    job = small_job(tmp_path, name)
+    job = family_job(tmp_path, name, devices=1)
     document = measured(job, tmp_path / "profile")
     spent = busy(document)
-    assert spent.keys() >= WHOLE
+    assert spent.keys() >= {*WHOLE, "EMA"}
     assert spent.get(OTHER, 0) < 0.15 * sum(spent.values()), spent
     for part in ("attention", "feed-forward"):
         assert directions(document, part) == {"forward", "backward"}
@@ -94,31 +79,9 @@ def test_the_parts_of_a_family(tmp_path, name):
     assert document["flops_per_s"] * document["update_without_profiler_ms"] == pytest.approx(
         1e3 * document["flops"]
     )
-    assert not job.directory.exists()
     trace = only(tmp_path, "profile/plugins/profile/*/*.xplane.pb")
     assert document["trace"] == str(trace)
     assert (trace.parent / "perfetto_trace.json.gz").exists()
-
-
-@pytest.mark.slow
-def test_several_updates_a_dispatch_remat_average_and_guard(tmp_path):
-    more = (
-        "--config.execution.steps_per_dispatch=2",
-        "--config.execution.remat=full",
-        "--config.execution.accumulation=2",
-        "--config.optimizer.ema_decay=0.9",
-        "--config.train.guard.policy=skip",
-    )
-    document = measured(small_job(tmp_path, "elm.py:s4", *more), tmp_path / "profile")
-    assert document["updates"] == 4  # whole dispatches
-    assert directions(document, "attention") >= {"forward", "recomputed", "backward"}
-    assert busy(document).keys() >= {*WHOLE, "EMA", "guard"}
-
-
-def test_collectives_are_parts_of_their_own(tmp_path):
-    document = measured(family_job(tmp_path, "elm", layout="fsdp", devices=2), tmp_path / "profile")
-    assert busy(document).keys() & {"all-gather", "all-reduce", "reduce-scatter"}
-    assert document["devices"] == 2
 
 
 @pytest.mark.slow
@@ -127,7 +90,37 @@ def test_every_family(tmp_path, name):
     document = measured(family_job(tmp_path, name, devices=1), tmp_path / "profile")
     spent = busy(document)
     assert spent.keys() >= {"attention", "feed-forward", "optimizer"}
-    assert spent.get(OTHER, 0) < 0.25 * sum(spent.values()), spent
+    assert spent.get(OTHER, 0) < 0.15 * sum(spent.values()), spent
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["vq", "conv"])
+def test_networks_of_images(tmp_path, kind):
+    made = classifier_jobs.job if kind == "conv" else tokenizer_jobs.job
+    spent = busy(measured(made(tmp_path, kind, devices=1), tmp_path / "profile"))
+    assert spent.keys() >= {"convolution", "optimizer"}
+    print(spent)
+
+
+@pytest.mark.slow
+def test_several_updates_a_dispatch_remat_and_a_guard(tmp_path):
+    more = {
+        "execution.steps_per_dispatch": 2,
+        "execution.remat": "full",
+        "execution.accumulation": 2,
+        "train.guard.policy": "skip",
+    }
+    document = measured(family_job(tmp_path, "elm", devices=1, **more), tmp_path / "profile")
+    assert document["updates"] == 4  # whole dispatches
+    assert directions(document, "attention") >= {"forward", "recomputed", "backward"}
+    assert busy(document).keys() >= {*WHOLE, "EMA", "guard"}
+
+
+@pytest.mark.slow
+def test_collectives_are_parts_of_their_own(tmp_path):
+    document = measured(family_job(tmp_path, "elm", layout="fsdp", devices=2), tmp_path / "profile")
+    assert busy(document).keys() & {"all-gather", "all-reduce", "reduce-scatter"}
+    assert document["devices"] == 2
 
 
 def test_the_command(tmp_path):
@@ -177,7 +170,7 @@ def test_a_folder_that_cannot_be_used(tmp_path):
 
 
 def test_a_wish_to_stop_ends_it(tmp_path):
-    job = small_job(tmp_path, "elm.py:s1")
+    job = family_job(tmp_path, "elm", devices=1)
 
     def stop(doing, step):
         raise Stopped
