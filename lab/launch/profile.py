@@ -137,6 +137,7 @@ def measure(job: "Job[Any]", folder: pathlib.Path, *, updates: int, tell: "Beat"
     if peers.count > 1:
         meet(job.layout, peers)
     dispatches = math.ceil(updates / most)
+    tell(Doing.COMPILING, 0)
     with job.train_batches().prefetched(0, 10**9) as batches:
         updating = _Updating(job, batches, tell)
         updating.dispatch(WARM_UP, Doing.COMPILING)

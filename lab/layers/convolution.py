@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from lab.core.errors import LabError
-from lab.core.scopes import ATTENTION, CONVOLUTION, NORM
+from lab.core.scopes import ATTENTION, CONVOLUTION, LAYERS, NORM
 from lab.layers.parameters import channel_vector, kernel_and_bias
 
 EPSILON = 1e-6  # of the group normalisation
@@ -97,6 +97,7 @@ class ResidualBlock(nnx.Module):
         same = inputs == outputs
         self.shortcut = None if same else Conv(shortcut_key, inputs=inputs, outputs=outputs, side=1)
 
+    @jax.named_scope(LAYERS)
     def __call__(self, x_BHWC: jax.Array) -> jax.Array:
         h_BHWC = self.first(jax.nn.swish(self.first_norm(x_BHWC)))
         h_BHWC = self.second(jax.nn.swish(self.second_norm(h_BHWC)))
@@ -143,6 +144,7 @@ class Upsample(nnx.Module):
     def __init__(self, key: jax.Array, *, channels: int):
         self.conv = Conv(key, inputs=channels, outputs=channels)
 
+    @jax.named_scope(LAYERS)
     def __call__(self, x_BHWC: jax.Array) -> jax.Array:
         return self.conv(nearest_double(x_BHWC))
 

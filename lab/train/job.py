@@ -105,7 +105,7 @@ def compiled_steps(
     return Steps(
         train=jitted(step, rows, 2),
         several=jitted(group, layout.batch_sharding(axis=1), 3) if most > 1 else None,
-        evaluate=_one_at_a_time(looked) if _are_cpus(layout) else looked,
+        evaluate=_OneAtATime(looked) if _are_cpus(layout) else looked,
         update=step,
         frozen=placed,
     )
@@ -116,13 +116,22 @@ def _are_cpus(layout: Layout) -> bool:
     return layout.mesh.size > 1 and layout.mesh.devices.flat[0].platform == "cpu"
 
 
-def _one_at_a_time(evaluate: Callable[..., Any]) -> Callable[..., Any]:
+@dataclasses.dataclass(frozen=True)
+class _OneAtATime:
     """An evaluation that is over before another one starts.
 
     CPU devices share a few threads. Where two programs with collectives run that do not depend on
     each other, one may take every thread to wait for its other half, and neither goes on.
     """
-    return lambda params, batch: jax.block_until_ready(evaluate(params, batch))
+
+    evaluate: Any  # as jax.jit gives it
+
+    def __call__(self, params: Any, batch: Any) -> dict[str, jax.Array]:
+        return jax.block_until_ready(self.evaluate(params, batch))
+
+    def lower(self, *given: Any) -> Any:
+        """What is compiled, for who reads it."""
+        return self.evaluate.lower(*given)
 
 
 def _check_batches(run: AnyRun, layout: Layout) -> None:
