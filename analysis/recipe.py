@@ -36,6 +36,8 @@ LATER: dict[str, object] = {
     "model.diffusion_steps": 0,
     "model.diffusion_schedule": "none",
     "model.diffusion_repeats": 1,
+    "optimizer.depth_rule": "none",
+    "optimizer.base_depth": 2,
     "train.bound_draws": 1,
     "train.guard.policy": "stop",
     "train.guard.window": 128,

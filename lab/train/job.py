@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import AbstractMesh
 
 from lab.core.branches import durations_of_branches, first_step_of_cooldown
 from lab.core.config import AnyRun, check_schedule, identity, run_directory
@@ -112,8 +113,10 @@ def compiled_steps(
 
 
 def _are_cpus(layout: Layout) -> bool:
-    """Whether the mesh is of several CPU devices."""
-    return layout.mesh.size > 1 and layout.mesh.devices.flat[0].platform == "cpu"
+    """Whether the mesh is of several CPU devices that are here."""
+    mesh = layout.mesh
+    here = [] if isinstance(mesh, AbstractMesh) else list(mesh.devices.flat)
+    return len(here) > 1 and here[0].platform == "cpu"
 
 
 @dataclasses.dataclass(frozen=True)
