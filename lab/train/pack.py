@@ -81,8 +81,8 @@ class Pack:
         with self._changed:
             if device not in self._programs:
                 steps = job.steps()
-                steps = dataclasses.replace(steps, evaluate=_one_at_a_time(steps.evaluate))
-                self._programs[device] = _Programs(_one_at_a_time(job.make_initial), steps)
+                steps = dataclasses.replace(steps, evaluate=_by_one_thread(steps.evaluate))
+                self._programs[device] = _Programs(_by_one_thread(job.make_initial), steps)
             return self._programs[device]
 
     def leave(self, number: int) -> None:
@@ -253,7 +253,7 @@ class _Programs:
     steps: Steps
 
 
-def _one_at_a_time(function: Callable[..., Any]) -> Callable[..., Any]:
+def _by_one_thread(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function for many threads, of which all but the first find it compiled."""
     lock = threading.Lock()
 

@@ -142,9 +142,7 @@ def harmed(made, bad=BAD):
     place, stacked = made.place, made.stacked
 
     def spoilt(batch, step):
-        if step not in bad:
-            return batch
-        return {**batch, "weight": np.full_like(batch["weight"], np.nan)}
+        return {**batch, "weight": np.full_like(batch["weight"], np.nan)} if step in bad else batch
 
     def placed(batch, stream, step):
         return place(spoilt(batch, step) if stream is Stream.TRAIN else batch, stream, step)
