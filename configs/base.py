@@ -35,8 +35,8 @@ def data() -> ConfigDict:
 def _tokenizer() -> ConfigDict:
     """How an image becomes tokens."""
     c = ConfigDict()
-    c.name = "pixels"  # pixels | trained
-    c.resolution = 8  # pixels along a side after area down-scaling; of "pixels", as the next two
+    c.name = "pixels"  # pixels | pixel_bits (a position is a whole pixel) | trained
+    c.resolution = 8  # pixels along a side after area down-scaling; of pixels, as the next two
     c.channels = "rgb"  # grey | rgb
     c.levels = 16  # quantisation levels of a sub-pixel
     c.run = ""  # the run directory of a trained tokenizer

@@ -36,7 +36,7 @@ class DataConfig:
 class TokenizerConfig:
     """How an image becomes tokens."""
 
-    name: str = allow(choices=("pixels", "trained"))
+    name: str = allow(choices=("pixels", "pixel_bits", "trained"))
     resolution: int = count()
     channels: str = allow(choices=("grey", "rgb"))
     levels: int = allow(at_least=2, below=257)

@@ -11,9 +11,8 @@ from collections.abc import Iterator
 import tensorflow_datasets as tfds
 
 from lab.core.errors import LabError
-from lab.data import leaves
-from lab.data.leaves import BLOCK, CLASSES, REVISION, SPLITS, Knobs
-from lab.data.png import encode_png
+from lab.data.leaf_blocks import examples_of
+from lab.data.leaves import CLASSES, REVISION, SPLITS, Knobs
 from lab.data.recipe import Recipe, Request
 
 EXAMPLES = {"train": 20_000, "validation": 2_048}  # when a request does not say
@@ -74,11 +73,9 @@ class DeadLeaves(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _generate_examples(self, split: str, examples: int) -> Iterator[tuple[int, dict]]:
         made = self.builder_config
-        for start in range(0, examples, BLOCK):
-            block = leaves.make_block(made.knobs, made.seed, split, start // BLOCK)
-            for row in range(min(BLOCK, examples - start)):
-                image, label = encode_png(block.images[row]), int(block.labels[row])
-                yield start + row, {"image": image, "label": label}
+        found = examples_of(made.knobs, made.seed, split, examples)
+        for index, (image, label) in enumerate(found):
+            yield index, {"image": image, "label": label}
 
 
 def recipe(request: Request) -> Recipe:

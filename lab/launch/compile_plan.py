@@ -139,12 +139,10 @@ def _world(flags: argparse.Namespace, run: RunConfig, found: Published | None) -
 
 
 def _spec(flags: argparse.Namespace, run: RunConfig, found: Published | None) -> TokenSpec:
-    if not found and not flags.grid and run.tokenizer.name == "pixels":
-        from lab.tokenizers.pixels import Pixels
+    if not found and not flags.grid and run.tokenizer.name != "trained":
+        from lab.tokenizers.pixel_bits import pixel_tokenizer
 
-        config = run.tokenizer
-        made = Pixels(resolution=config.resolution, channels=config.channels, levels=config.levels)
-        return made.spec
+        return pixel_tokenizer(run.tokenizer, run.model.subcodes).spec
     if not found and not (flags.grid and (flags.vocabulary or flags.channels)):
         raise LabError(
             "--grid and --vocabulary (or --channels): needed, since the tokenizer is a trained one "

@@ -18,6 +18,7 @@ from lab.data.sources import Source, open_source
 from lab.data.tokens import Encoder, Rows, encode_rows
 from lab.launch.jobs import AnyTokenizer
 from lab.tokenizers.latents import LatentTokenizer
+from lab.tokenizers.pixel_bits import PixelBits
 from lab.tokenizers.pixels import Pixels, frames_of
 
 
@@ -77,6 +78,8 @@ CHUNK = 512
 
 def frames_seen(tokenizer: AnyTokenizer) -> Pixels:
     """How a tokenizer cuts and scales an image, with all its 256 levels."""
+    if isinstance(tokenizer, PixelBits):
+        tokenizer = tokenizer.pixels
     if isinstance(tokenizer, Pixels):
         return frames_of(tokenizer.resolution, tokenizer.channels)
     return tokenizer.trained.frames

@@ -18,6 +18,7 @@ from lab.data.tokens import Rows
 from lab.launch.evaluate_data import ImageSet, model_tokens
 from lab.launch.evaluate_task import Task, Tools
 from lab.launch.jobs import AnyTokenizer, coded_split, make_tokenizer
+from lab.tokenizers.pixel_bits import PixelBits
 from lab.tokenizers.pixels import Pixels
 
 CHECKED = 256  # labels of a part of a split, whose digest is that of the whole
@@ -69,7 +70,7 @@ class Inside:
         these images uncropped. Raises LabError where it is of other images.
         """
         run, split, tokenizer = self._run, images.source.info.split, self.tokenizer
-        if isinstance(tokenizer, Pixels) or not run.tokenizer.codes:
+        if isinstance(tokenizer, Pixels | PixelBits) or not run.tokenizer.codes:
             return None
         folder = pathlib.Path(run.tokenizer.codes) / split
         if not folder.is_dir():

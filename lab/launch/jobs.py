@@ -23,6 +23,7 @@ from lab.data.tokens import (
 from lab.tokenizers.code_rows import open_code_rows
 from lab.tokenizers.latents import LatentTokenizer
 from lab.tokenizers.perceptual import load_perceptual
+from lab.tokenizers.pixel_bits import PixelBits, pixel_tokenizer
 from lab.tokenizers.pixels import Pixels, frames_of
 from lab.tokenizers.trained import SplitTokenizer, TrainedTokenizer, open_tokenizer
 from lab.train.classifier_job import ClassifierJob
@@ -41,7 +42,7 @@ class Preparing:
 
 
 Watch = Callable[[Preparing], None]
-AnyTokenizer = Pixels | SplitTokenizer | LatentTokenizer
+AnyTokenizer = Pixels | PixelBits | SplitTokenizer | LatentTokenizer
 
 
 def tokenizer_job(run: TokenizerRunConfig, layout: Layout, watch: Watch) -> TokenizerJob:
@@ -64,7 +65,7 @@ def generator_job(run: RunConfig, layout: Layout, watch: Watch) -> GeneratorJob:
     """The job of a generator's run."""
     tokenizer = make_tokenizer(run)
     if run.tokenizer.codes:
-        assert not isinstance(tokenizer, Pixels)  # the door refuses codes of pixels
+        assert not isinstance(tokenizer, Pixels | PixelBits)  # the door refuses codes of pixels
         images = coded_images(run, tokenizer)
     elif isinstance(tokenizer, SplitTokenizer) and run.tokenizer.sampled:
         images = images_of(run.data, tokenizer.trained.frames, watch, are_images=True)
@@ -76,8 +77,8 @@ def generator_job(run: RunConfig, layout: Layout, watch: Watch) -> GeneratorJob:
 def make_tokenizer(run: RunConfig) -> AnyTokenizer:
     """The tokenizer that a config names, its bits in as many sub-codes as the model wants."""
     config = run.tokenizer
-    if config.name == "pixels":
-        return Pixels(resolution=config.resolution, channels=config.channels, levels=config.levels)
+    if config.name != "trained":
+        return pixel_tokenizer(config, run.model.subcodes)
     if not config.run:
         raise LabError(
             f'config.tokenizer.run = "": the run directory of the tokenizer {config.trained} is '

@@ -1,0 +1,88 @@
+"""Dead leaves by several processes: the same images in the same order, and clean ends."""
+
+import io
+import itertools
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from lab.core.errors import LabError
+from lab.data import leaf_blocks, leaves
+from lab.data.leaves import BLOCK, Knobs
+
+SMALL = Knobs(size=8, leaves=20)
+
+
+@pytest.fixture
+def processes(monkeypatch):
+    """Three processes, even for a few blocks."""
+    monkeypatch.setattr(leaf_blocks, "_cores", lambda: 3)
+    monkeypatch.setattr(leaf_blocks, "PAYS_FROM", 1)
+
+
+def children() -> list[int]:
+    listed = pathlib.Path(f"/proc/self/task/{os.getpid()}/children").read_text()
+    return [int(each) for each in listed.split()]
+
+
+@pytest.mark.parametrize("count", [3 * BLOCK, 4 * BLOCK + 5])
+def test_images_are_those_of_the_generator_in_order(processes, count):
+    found = list(leaf_blocks.examples_of(SMALL, 7, "train", count))
+    blocks = [leaves.make_block(SMALL, 7, "train", block) for block in range(5)]
+    images = np.concatenate([block.images for block in blocks])[:count]
+    labels = np.concatenate([block.labels for block in blocks])[:count]
+    assert [label for _, label in found] == labels.tolist()
+    decoded = [np.asarray(PIL.Image.open(io.BytesIO(image))) for image, _ in found]
+    np.testing.assert_array_equal(decoded, images)
+
+
+def test_one_process_makes_the_same_bytes(processes, monkeypatch):
+    many = list(leaf_blocks.examples_of(SMALL, 0, "validation", 3 * BLOCK))
+    monkeypatch.setattr(leaf_blocks, "_cores", lambda: 1)
+    assert many == list(leaf_blocks.examples_of(SMALL, 0, "validation", 3 * BLOCK))
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc/self/task").exists(), reason="reads /proc")
+def test_a_reader_that_stops_leaves_no_process(processes):
+    before = children()
+    found = leaf_blocks.examples_of(SMALL, 0, "train", 3000 * BLOCK)
+    list(itertools.islice(found, 5))
+    assert len(children()) == len(before) + 3
+    found.close()
+    assert children() == before
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc/self/task").exists(), reason="reads /proc")
+def test_a_killed_process_is_one_line(processes):
+    before = children()
+    found = leaf_blocks.examples_of(SMALL, 0, "train", 3000 * BLOCK)
+    next(found)
+    os.kill(next(each for each in children() if each not in before), signal.SIGKILL)
+    with pytest.raises(LabError, match="a process that makes images ended early"):
+        list(found)
+    assert children() == before
+
+
+def test_a_process_ends_with_a_killed_reader():
+    asked = '{"knobs": {}, "seed": 0, "split": "train", "blocks": [0, 1000000, 1]}'
+    made = subprocess.Popen(
+        [sys.executable, "-m", "lab.data.leaf_blocks", asked],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=leaf_blocks.ROOT,
+    )
+    assert made.stdout is not None and made.stderr is not None
+    assert len(made.stdout.read(8)) == 8
+    made.stdout.close()  # as the system does for a dead reader
+    began_s = time.monotonic()
+    assert made.wait(timeout=30) == 0
+    assert made.stderr.read() == b""
+    made.stderr.close()
+    assert time.monotonic() - began_s < 30
