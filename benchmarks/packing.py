@@ -151,14 +151,18 @@ def measured(size: str, runs: int, devices: int, dispatch: int) -> list[Any]:
     differ = difference(*(states() for _, states in ways.values()))
     each_s = ways["alone"][0](2) / 2
     dispatches = max(2, round(LEAST_S / each_s))
-    ratios = []
+    taken: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(ROUNDS):
-        seconds = {name: way(dispatches) for name, (way, _) in ways.items()}
-        ratios.append(seconds["alone"] / seconds["pack"])
+        for name, (way, _) in ways.items():
+            taken[name].append(way(dispatches))
+    ratios = [one / other for one, other in zip(taken["alone"], taken["pack"], strict=True)]
     ratio = statistics.median(ratios)
+    updates = dispatches * dispatch
+    alone_ms, pack_ms = (1e3 * statistics.median(each) / updates for each in taken.values())
     what = f"{runs} runs of {size}, {dispatch} updates a dispatch, {devices} device(s)"
     name = f"{what}: pack over one by one"
     spread = f"{ratio:.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+    spread += f": {alone_ms / runs:.3f} ms an update alone, {pack_ms:.3f} of all in a pack"
     equal = Row(f"{what}: difference", f"{differ:.1e}", "", None)
     if devices > 1:
         target = 0.95 * min(devices, runs)

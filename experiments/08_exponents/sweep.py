@@ -61,9 +61,11 @@ def sweep(argument: str = "surface") -> list[Override]:
             f"the largest size, one of {', '.join(SIZES)}"
         )
     runs = rates(scale) if part == "rates" else surface(scale, SIZES[SIZES.index(largest) :])
-    images = round(max(IMAGES) * scale)
-    study = f"exponents{'_rates' if part == 'rates' else ''}{'' if scale == 1 else f'_x{scale:g}'}"
-    return product(runs, [common(study, max(images, BATCH))])
+    after = "" if scale == 1 else f"_x{scale:g}"
+    for run in runs:
+        kind = str(run["name"]).partition("-")[0]
+        run["study"] = f"exponents_{part if part == 'rates' else kind}{after}"
+    return product(runs, [common(max(round(max(IMAGES) * scale), BATCH))])
 
 
 def rates(scale: float) -> list[Override]:
@@ -107,10 +109,9 @@ def argument_of(name: str, size: str) -> str:
     return size if name == "dit" else f"{name}-{size}"
 
 
-def common(study: str, images: int) -> Override:
+def common(images: int) -> Override:
     """What all runs have in common."""
     return {
-        "study": study,
         "data.name": "dead_leaves",
         "data.train_examples": images,
         "tokenizer.channels": "rgb",

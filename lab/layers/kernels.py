@@ -35,10 +35,13 @@ def attend(
 
 
 def _cudnn_has(q_BTHK: jax.Array) -> bool:
-    """Whether cuDNN's flash attention takes these heads; jax asks for the library as it traces."""
+    """Whether cuDNN's flash attention takes these heads; jax asks for the library as it traces.
+
+    jax 0.11.2 refuses to differentiate it for an odd number of positions, as are 256 and a class.
+    """
     half = q_BTHK.dtype in (jnp.bfloat16, jnp.float16)
-    features = q_BTHK.shape[-1]
-    sized = features % 8 == 0 and features <= CUDNN_MOST
+    positions, features = q_BTHK.shape[1], q_BTHK.shape[-1]
+    sized = features % 8 == 0 and features <= CUDNN_MOST and positions % 2 == 0
     return half and sized and jax.default_backend() == "gpu"
 
 

@@ -50,17 +50,18 @@ def test_tpu_runs_the_kernel_for_long_sequences_under_a_mesh(positions, mesh, ke
 
 
 @pytest.mark.parametrize(
-    ("dtype", "features", "backend", "chosen"),
+    ("dtype", "positions", "features", "backend", "chosen"),
     [
-        ("bfloat16", 64, "gpu", "cudnn"),
-        ("float16", 128, "gpu", "cudnn"),
-        ("float32", 64, "gpu", "xla"),
-        ("bfloat16", 12, "gpu", "xla"),
-        ("bfloat16", 136, "gpu", "xla"),
-        ("bfloat16", 64, "cpu", "xla"),  # traced elsewhere
+        ("bfloat16", 4, 64, "gpu", "cudnn"),
+        ("float16", 4, 128, "gpu", "cudnn"),
+        ("bfloat16", 5, 64, "gpu", "xla"),  # its gradient asks for an even number
+        ("float32", 4, 64, "gpu", "xla"),
+        ("bfloat16", 4, 12, "gpu", "xla"),
+        ("bfloat16", 4, 136, "gpu", "xla"),
+        ("bfloat16", 4, 64, "cpu", "xla"),  # traced elsewhere
     ],
 )
-def test_gpu_runs_cudnn_where_it_can(monkeypatch, dtype, features, backend, chosen):
+def test_gpu_runs_cudnn_where_it_can(monkeypatch, dtype, positions, features, backend, chosen):
     asked = []
 
     def record(q, k, v, *, is_causal, implementation):
@@ -69,7 +70,7 @@ def test_gpu_runs_cudnn_where_it_can(monkeypatch, dtype, features, backend, chos
 
     monkeypatch.setattr(jax.nn, "dot_product_attention", record)
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    x_BTHK = jnp.zeros((1, 4, 1, features), dtype)
+    x_BTHK = jnp.zeros((1, positions, 1, features), dtype)
     attend(x_BTHK, x_BTHK, x_BTHK, causal=True, platform="gpu")
     assert asked == [chosen]
 
