@@ -13,8 +13,8 @@ the one that is forecast: `ladder.py` trains it after the forecast is frozen.
 import dataclasses
 
 from lab.core.designs import cooldowns
-from lab.core.errors import LabError
 from lab.core.sweep import Override, chain, product
+from lab.core.sweep_argument import read_argument
 
 FIT_SIZES = ["s6", "s5", "s4", "s3", "s2", "s1"]  # the longest first, so that cores end together
 BRANCHED = ["s5", "s4", "s3", "s2"]
@@ -56,16 +56,8 @@ class Plan:
 
 def plan(argument: str) -> Plan:
     """The plan of "data" or "data,scale"."""
-    data, _, scale = argument.partition(",")
-    if data not in CHANNELS:
-        raise LabError(f"sweep.py:{argument}: allowed are {', '.join(sorted(CHANNELS))}")
-    try:
-        factor = float(scale or 1)
-    except ValueError:
-        factor = 0.0
-    if not 0 < factor <= 100:
-        raise LabError(f'sweep.py:{argument}: the factor "{scale}" is no number in (0, 100]')
-    return Plan(data, factor)
+    made = read_argument(argument, list(CHANNELS))
+    return Plan(made.part, made.factor)
 
 
 def sweep(argument: str = "dead_leaves") -> list[Override]:

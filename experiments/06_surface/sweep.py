@@ -12,8 +12,8 @@ trunk, for comparison, `isoflop` three budgets over the sizes.
 import dataclasses
 
 from lab.core.designs import cooldowns, grid, isoflop
-from lab.core.errors import LabError
 from lab.core.sweep import Override, product
+from lab.core.sweep_argument import read_argument
 
 CONFIG = "configs/elm.py"
 SIZES = ["s8", "s7", "s6", "s5", "s4", "s3", "s2", "s1"]  # the longest first
@@ -52,20 +52,8 @@ class Plan:
 
 def plan(argument: str) -> Plan:
     """The plan of "data", "data,scale" or "data,scale,design"."""
-    data, scale, design = [*argument.split(","), "1", DESIGNS[0]][:3]
-    if argument.count(",") == 1:
-        design = DESIGNS[0]
-    try:
-        factor = float(scale)
-    except ValueError:
-        factor = 0.0
-    known = data in LEVELS and design in DESIGNS and argument.count(",") < 3
-    if not known or not 0 < factor <= 100:
-        raise LabError(
-            f"sweep.py:{argument}: allowed are {', '.join(sorted(LEVELS))}, then a factor in "
-            f"(0, 100], then one of {', '.join(DESIGNS)}"
-        )
-    return Plan(data, factor, design)
+    made = read_argument(argument, list(LEVELS), dict.fromkeys(LEVELS, DESIGNS))
+    return Plan(made.part, made.factor, made.choice)
 
 
 def sweep(argument: str = "dead_leaves") -> list[Override]:

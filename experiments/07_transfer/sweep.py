@@ -12,8 +12,8 @@ last line: a rehearsal), and then the largest width or depth.
 import dataclasses
 
 from lab.core.designs import seeds
-from lab.core.errors import LabError
 from lab.core.sweep import Override, axis, product
+from lab.core.sweep_argument import read_argument
 
 CONFIG = "configs/elm.py:s6"
 TOKENS = 500_000
@@ -54,18 +54,9 @@ class Plan:
 
 def plan(argument: str) -> Plan:
     """The plan of "width", "depth,0.1" or "width,0.1,128"."""
-    name, scale, most = [*argument.split(","), "", ""][:3]
-    sizes = {"width": list(WITHOUT), "depth": DEPTHS}.get(name, [])
-    try:
-        factor, largest = float(scale or 1), int(most or max(sizes, default=0))
-    except ValueError:
-        factor, largest = 0.0, 0
-    if argument.count(",") > 2 or largest not in sizes or not 0 < factor <= 100:
-        raise LabError(
-            f"sweep.py:{argument}: allowed are width and depth, then a factor in (0, 100], then "
-            f"the largest of {', '.join(map(str, WITHOUT))} or {', '.join(map(str, DEPTHS))}"
-        )
-    return Plan(name, factor, largest)
+    sizes = {"width": sorted(WITHOUT, reverse=True), "depth": DEPTHS[::-1]}
+    made = read_argument(argument, list(sizes), {k: [*map(str, v)] for k, v in sizes.items()})
+    return Plan(made.part, made.factor, int(made.choice))
 
 
 def sweep(argument: str = "width") -> list[Override]:

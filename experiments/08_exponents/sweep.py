@@ -13,8 +13,8 @@ import dataclasses
 from typing import Any
 
 from lab.core.designs import cooldowns
-from lab.core.errors import LabError
 from lab.core.sweep import Override, axis, product
+from lab.core.sweep_argument import read_argument
 
 BITS = {"tokenizer.name": "pixel_bits", "model.subcodes": 9}
 IDS = {"tokenizer.name": "pixel_bits", "model.subcodes": 1}
@@ -48,23 +48,12 @@ FRACTION = 0.2  # of a run cools down
 
 def sweep(argument: str = "surface") -> list[Override]:
     """The runs of one part of the experiment."""
-    part, factor, largest = [*argument.split(","), "", ""][:3]
-    try:
-        scale = float(factor or 1)
-    except ValueError:
-        scale = 0.0
-    largest = largest or SIZES[0]
-    known = part in ("rates", "surface") and largest in SIZES and argument.count(",") < 3
-    if not known or not 0 < scale <= 100:
-        raise LabError(
-            f"sweep.py:{argument}: allowed are rates and surface, then a factor in (0, 100], then "
-            f"the largest size, one of {', '.join(SIZES)}"
-        )
-    runs = rates(scale) if part == "rates" else surface(scale, SIZES[SIZES.index(largest) :])
-    after = "" if scale == 1 else f"_x{scale:g}"
+    made = read_argument(argument, ["surface", "rates"], {"surface": SIZES})
+    scale, sizes = made.factor, SIZES[SIZES.index(made.choice) :] if made.choice else []
+    runs = rates(scale) if made.part == "rates" else surface(scale, sizes)
     for run in runs:
         kind = str(run["name"]).partition("-")[0]
-        run["study"] = f"exponents_{part if part == 'rates' else kind}{after}"
+        run["study"] = f"exponents_{made.part if made.part == 'rates' else kind}{made.suffix}"
     return product(runs, [common(max(round(max(IMAGES) * scale), BATCH))])
 
 

@@ -1,0 +1,95 @@
+"""The figure and the numbers of the answer, from the committed records or those of runs.
+
+    python experiments/08_exponents/figure.py [FOLDER]
+
+FOLDER (default: results beside this file) holds exponents_S0, exponents_S1 and so on.
+"""
+
+import itertools
+import math
+import pathlib
+import sys
+
+import numpy as np
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parents[1]))
+
+from analysis import fit, optimum, read_runs  # noqa: E402
+
+KINDS = {
+    "S0": "S0: raster, categorical",
+    "S1": "S1: masked, categorical",
+    "S2": "S2: raster, binary",
+    "S3": "S3: masked, binary (BiGR)",
+    "dit": "DiT",
+}
+FORMS = ("separable", "skaling", "shared_exponent")
+
+
+def hull(c_flops: np.ndarray, loss: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The runs that no cheaper one is as good as, by compute."""
+    order = np.argsort(c_flops)
+    c, found = c_flops[order], loss[order]
+    best = found < np.concatenate([[np.inf], np.minimum.accumulate(found)[:-1]])
+    return c[best], found[best]
+
+
+def compute_at(c: np.ndarray, loss: np.ndarray, wanted: float) -> float:
+    """The compute at which a frontier passes a loss, log-log between its runs; nan outside."""
+    if not loss.min() <= wanted <= loss.max():
+        return math.nan
+    return float(np.exp(np.interp(-math.log(wanted), -np.log(loss), np.log(c))))
+
+
+def ratios(frontiers: dict[str, tuple[np.ndarray, np.ndarray]], kind: str, base: str) -> str:
+    """Compute of one kind over that of another for equal bits, at the ends of where both have."""
+    (c, loss), (c0, loss0) = frontiers[kind], frontiers[base]
+    low, high = max(loss.min(), loss0.min()), min(loss.max(), loss0.max())
+    if low >= high:
+        return f"{kind} over {base}: no loss that both reach"
+    said = []
+    for wanted in np.geomspace(high, low, 3):
+        factor = compute_at(c, loss, wanted) / compute_at(c0, loss0, wanted)
+        said.append(f"{factor:.2f} at {wanted:.3f}")
+    return f"{kind} over {base}, compute for equal bits/dim: {', '.join(said)}"
+
+
+def main() -> None:
+    """Draw and print what is there."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    folder = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else HERE / "results"
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(7.6, 3.4), layout="constrained")
+    frontiers = {}
+    for number, (kind, title) in enumerate(KINDS.items()):
+        if not (folder / f"exponents_{kind}").is_dir():
+            continue
+        table = read_runs(folder / f"exponents_{kind}")
+        runs = (
+            table.runs[table.runs["schedule"] != "constant"]
+            if "schedule" in table.runs
+            else table.runs
+        )
+        loss = bits_per_dim(kind, runs["loss_nats_per_token"].to_numpy())
+        c_flops = runs["C_flops"].to_numpy()
+        frontiers[kind] = hull(c_flops, loss)
+        color = f"C{number}"
+        left.plot(c_flops, loss, "o", markersize=2.5, color=color, alpha=0.5)
+        left.plot(*frontiers[kind], "-", linewidth=1.2, color=color, label=title)
+        print(f"\n## {title}: {len(table)} runs, {loss.min():.4f} bits/dim at best\n")
+        for form in FORMS:
+            print(fit(form, table).summary())
+        print(optimum(table).summary())
+    for one, other in itertools.combinations(frontiers, 2):
+        print(ratios(frontiers, other, one))
+    left.set(xscale="log", yscale="log", xlabel="C, counted FLOPs", ylabel="bits/dim")
+    left.legend(frameon=False, fontsize=6)
+    figure.savefig(HERE / "results" / "exponents.svg")
+
+
+if __name__ == "__main__":
+    main()
