@@ -69,13 +69,7 @@ def main() -> None:
         if not (folder / f"exponents_{kind}").is_dir():
             continue
         table = read_runs(folder / f"exponents_{kind}")
-        runs = (
-            table.runs[table.runs["schedule"] != "constant"]
-            if "schedule" in table.runs
-            else table.runs
-        )
-        loss = bits_per_dim(kind, runs["loss_nats_per_token"].to_numpy())
-        c_flops = runs["C_flops"].to_numpy()
+        loss, c_flops = (table.runs[name].to_numpy() for name in ("bits_per_dim", "C_flops"))
         frontiers[kind] = hull(c_flops, loss)
         color = f"C{number}"
         left.plot(c_flops, loss, "o", markersize=2.5, color=color, alpha=0.5)
