@@ -13,6 +13,7 @@ from lab.core.canonical import json_sha256
 from lab.core.config import AnyRun, run_directory
 from lab.core.errors import LabError
 from lab.core.fields import plain
+from lab.core.program import NUMBERS
 from lab.launch.board import Entry, RunState, read_entry
 from lab.launch.goodput import Goodput, Session, goodput, read_sessions
 from lab.launch.timesheet import TIMES
@@ -20,12 +21,12 @@ from lab.launch.timesheet import TIMES
 SCHEMA = "lab.status/1"
 ENDED = (RunState.FINISHED, RunState.DIVERGED)
 _LEFT = (RunState.RUNNING, RunState.WAITING)
-# What may differ between two runs whose updates, evaluations and saves cost the same.
+# What may differ, beside the numbers of a step, between two runs whose updates, evaluations and
+# saves cost the same; how often a run is evaluated costs time, though it changes no program.
 _COSTS_NOTHING = {
-    "": ("name", "study", "seed"),
+    "": ("name", "study"),
     "data": ("data_dir", "manual_dir"),
-    "optimizer": ("learning_rate", "schedule", "warmup", "cooldown_fraction", "final_fraction"),
-    "train": ("duration", "log_every_steps", "explode_factor"),
+    "train": ("explode_factor",),
     "execution": ("workdir", "tensorboard", "keep_last", "keep_every_steps", "branches", "trunk"),
 }
 
@@ -169,8 +170,8 @@ def _with_time_left(status: RunStatus, others: Sequence[RunStatus]) -> RunStatus
 def cost_of(run: AnyRun) -> str:
     """Equal for runs whose steps cost the same on the same machine."""
     values = plain(run)
-    for section, names in _COSTS_NOTHING.items():
-        for name in names:
+    for section, names in (*NUMBERS.items(), *_COSTS_NOTHING.items()):
+        for name in set(names) - {"evaluate_every_steps"}:
             (values[section] if section else values).pop(name, None)
     return json_sha256(values)
 

@@ -131,7 +131,8 @@ def test_a_rate_a_seed_and_a_duration_cost_nothing(tmp_path):
         tmp_path,
         "like",
         seed=3,
-        **{"optimizer.learning_rate": 0.5, "train.duration": f"{2 * STEPS} steps"},
+        **{"optimizer.learning_rate": 0.5, "optimizer.weight_decay": 0.3},
+        **{"train.duration": f"{2 * STEPS} steps"},
     )
     assert cost_of(like) == cost_of(done)
     assert status_of(done, like).runs[1].time_left_s == 2 * STEPS * 2.0
