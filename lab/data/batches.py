@@ -8,41 +8,16 @@ the global batch, in its order, is the same for any number of hosts.
 from __future__ import annotations
 
 import contextlib
-import functools
 import sys
-import threading
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
 from lab.core.errors import LabError
+from lab.data.order import images_at
 from lab.data.tokens import ImageRows, Rows
 
-_ORDERING = threading.Lock()
-_MOST_KEPT = 4096  # batches whose images are known
-
 Batch = dict[str, np.ndarray]  # tokens (b, T) uint8 or int32, label (b,) int32, weight (b,) float32
-
-
-@functools.lru_cache(maxsize=8)
-def _order(examples: int, seed: int) -> Any:
-    """The images of the whole training, epoch after epoch."""
-    import grain
-
-    return grain.MapDataset.range(examples).seed(seed).shuffle().repeat()
-
-
-@functools.lru_cache(maxsize=_MOST_KEPT)
-def _indices(examples: int, seed: int, first: int, places: tuple[int, ...]) -> np.ndarray:
-    """Which images stand at these places after the first so many, read-only.
-
-    Runs of one seed on the same data ask for the same ones; each costs some 10 us.
-    """
-    order = _order(examples, seed)
-    found = np.asarray([order[first + place] for place in places])
-    found.flags.writeable = False
-    return found
 
 
 class Batches:
@@ -63,7 +38,6 @@ class Batches:
         import grain
 
         self._places = _checked_places(batch_size, places)
-        self._places_asked = tuple(self._places.tolist())
         self.examples = len(rows)
         self.batch_size = batch_size
         self._rows = rows
@@ -71,9 +45,8 @@ class Batches:
         self._batches = grain.MapDataset.range(sys.maxsize).map(self._batch)
 
     def _batch(self, step: int) -> Batch:
-        first = step * self.batch_size
-        with _ORDERING:  # runs of a pack ask at once, and the first answers for all
-            indices = _indices(self.examples, self._seed, first, self._places_asked)
+        places = step * self.batch_size + self._places
+        indices = images_at(self.examples, self._seed, places)
         rows = self._rows.rows(indices, self._views(step))
         return _as_batch(rows, np.ones(len(indices), np.float32))
 
