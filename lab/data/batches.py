@@ -8,7 +8,7 @@ the global batch, in its order, is the same for any number of hosts.
 from __future__ import annotations
 
 import contextlib
-import sys
+import itertools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -24,7 +24,8 @@ class Batches:
     """Training batches without end: each epoch is a new permutation of all examples.
 
     A batch may hold the end of one epoch and the start of the next. batch_size is global; `places`
-    are those of its rows that are made here (None: all).
+    are those of its rows that are made here (None: all). So many batches are made `together` ahead
+    of their use: to hand one over takes a thread longer than to make a small one.
     """
 
     def __init__(
@@ -34,15 +35,14 @@ class Batches:
         seed: int,
         batch_size: int,
         places: Sequence[int] | np.ndarray | None = None,
+        together: int = 1,
     ):
-        import grain
-
         self._places = _checked_places(batch_size, places)
         self.examples = len(rows)
         self.batch_size = batch_size
         self._rows = rows
         self._seed = seed
-        self._batches = grain.MapDataset.range(sys.maxsize).map(self._batch)
+        self._together = together
 
     def _batch(self, step: int) -> Batch:
         places = step * self.batch_size + self._places
@@ -68,11 +68,15 @@ class Batches:
         """Batches of steps [start, stop), made ahead by a thread that the context ends."""
         import grain
 
-        steps = self._batches.slice(slice(start, stop))
-        options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=ahead)
-        iterator = iter(steps.to_iter_dataset(options))
+        def made(first: int) -> list[Batch]:
+            return [self._batch(step) for step in range(first, min(first + self._together, stop))]
+
+        groups = grain.MapDataset.range(start, stop, self._together).map(made)
+        buffered = max(2, ahead // self._together) if self._together > 1 else ahead
+        options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=buffered)
+        iterator = iter(groups.to_iter_dataset(options))
         try:
-            yield iterator
+            yield itertools.chain.from_iterable(iterator)
         finally:
             iterator.close()
 

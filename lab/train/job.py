@@ -14,6 +14,7 @@ from jax.sharding import AbstractMesh
 
 from lab.core.branches import durations_of_branches, first_step_of_cooldown
 from lab.core.config import AnyRun, check_schedule, identity, run_directory
+from lab.core.counts import PEAK_FLOPS_PER_S
 from lab.core.errors import LabError
 from lab.core.fields import plain
 from lab.core.guard_config import STOP
@@ -249,6 +250,12 @@ class Job(abc.ABC, Generic[Run]):
     def speed(self, step_s: float) -> dict[str, float | None]:
         """What a step of this length means: stands in a row's clock."""
 
+    def mfu(self, flops_per_s: float) -> float | None:
+        """The share of the devices' peak that these FLOPs are; None where that is not known."""
+        devices = self.layout.mesh.devices.flat
+        peak = PEAK_FLOPS_PER_S.get(devices[0].device_kind)
+        return flops_per_s / (peak * len(devices)) if peak else None
+
     @property
     @abc.abstractmethod
     def _make_state(self) -> Callable[[jax.Array], State]:
@@ -343,6 +350,7 @@ class Job(abc.ABC, Generic[Run]):
             seed=self.run.seed,
             batch_size=self.run.train.batch_size,
             places=self.layout.places_here(self.run.train.batch_size),
+            together=self.run.execution.steps_per_dispatch,
         )
 
     def validation_batches(self) -> Iterator[tuple[dict[str, jax.Array], np.ndarray]]:

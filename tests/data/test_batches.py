@@ -88,8 +88,9 @@ def test_the_order_is_that_of_the_stream_in_batches(rows):
         assert np.array_equal(labels, order[step])
 
 
-def test_prefetched_batches_are_those_of_at(rows):
-    batches = Batches(rows, seed=0, batch_size=4, places=[1, 3])
+@pytest.mark.parametrize("together", [1, 5, 100])
+def test_prefetched_batches_are_those_of_at(rows, together):
+    batches = Batches(rows, seed=0, batch_size=4, places=[1, 3], together=together)
     with batches.prefetched(3, 20) as ahead:
         found = list(ahead)
     assert len(found) == 17
