@@ -33,7 +33,7 @@ class Kind:
 
 
 KINDS = {
-    "S0": Kind("configs/bigr.py", IDS),
+    "S0": Kind("configs/bigr.py", IDS, rate=0.018),
     "S1": Kind("configs/bigr.py", IDS | ANY | {"train.bound_draws": 8}),
     "S2": Kind("configs/bigr.py", BITS | {"train.bound_draws": 8}),
     "S3": Kind("configs/bigr.py", BITS | ANY | {"train.bound_draws": 8}),
@@ -75,16 +75,17 @@ def rates(scale: float) -> list[Override]:
 
 
 def surface(scale: float, sizes: list[str]) -> list[Override]:
-    """Trunks and branches, the sizes of all kinds side by side."""
+    """Trunks and branches; DiT's last."""
+    order = [(size, name, kind) for size in sizes for name, kind in KINDS.items()]
+    order.sort(key=lambda each: each[1] == "dit")
     found: list[Override] = []
-    for size in sizes:
-        for name, kind in KINDS.items():
-            tokens = [round(images * scale) * kind.tokens_per_image for images in IMAGES]
-            made = cooldowns(kind.config, [argument_of(name, size)], tokens, fraction=FRACTION)
-            rate = {"optimizer.learning_rate": kind.rate}
-            for run in made:
-                plain = str(run["name"]).removeprefix(f"{name}-")
-                found.append({**run, **of(name), **rate, "name": f"{name}-{plain}"})
+    for size, name, kind in order:
+        tokens = [round(images * scale) * kind.tokens_per_image for images in IMAGES]
+        made = cooldowns(kind.config, [argument_of(name, size)], tokens, fraction=FRACTION)
+        rate = {"optimizer.learning_rate": kind.rate}
+        for run in made:
+            plain = str(run["name"]).removeprefix(f"{name}-")
+            found.append({**run, **of(name), **rate, "name": f"{name}-{plain}"})
     return found
 
 
