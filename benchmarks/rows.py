@@ -10,10 +10,12 @@ import json
 import os
 import pathlib
 import platform
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 
+from lab.core.step_folders import one_line
 from lab.launch.calibration import processor
 
 
@@ -69,12 +71,18 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def report(
     parts: Iterable[Callable[[], list[Row]]], flags: argparse.Namespace, argv: Sequence[str]
 ) -> int:
-    """Measure, print and write as the flags say; 1 where a target is missed."""
+    """Measure, print and write as the flags say; 1 where a target is missed.
+
+    2 where the file cannot be written, which is seen before anything is measured.
+    """
+    if flags.out and (reason := _refusal(flags.out)):
+        print(f"error: --out {flags.out}: cannot be written: {reason}", file=sys.stderr)
+        return 2
     rows = show(parts, as_json=flags.json)
     if flags.out:
         module = pathlib.Path(sys.argv[0]).stem
         document = {
-            "command": " ".join(["python -m", f"benchmarks.{module}", *argv]),
+            "command": shlex.join(["python", "-m", f"benchmarks.{module}", *argv]),
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
             "hardware": hardware(),
             "versions": {
@@ -84,13 +92,25 @@ def report(
             },
             "rows": [asdict(entry) for entry in rows],
         }
-        flags.out.parent.mkdir(parents=True, exist_ok=True)
         flags.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     return int(any(entry.met is False for entry in rows))
 
 
+def _refusal(path: pathlib.Path) -> str:
+    """Why a file cannot be written; "" where it can. What it holds stays."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new = not path.exists()
+        path.open("a", encoding="utf-8").close()
+        if new:
+            path.unlink()
+    except OSError as error:
+        return one_line(error)
+    return ""
+
+
 def show(parts: Iterable[Callable[[], list[Row]]], *, as_json: bool) -> list[Row]:
-    """Measure part by part and print each row as it comes, or all of them as JSON."""
+    """Measure part by part, then print all rows: a table, or JSON."""
     from rich.console import Console
     from rich.table import Table
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from lab.core.hlo import COLLECTIVES, Instruction, Program, called_by
-from lab.core.scopes import Direction, direction_of, part_of
+from lab.core.scopes import CONVOLUTION, Direction, direction_of, part_of
 
 COPIES = "copies"
 OTHER = "other"
@@ -39,13 +39,17 @@ def places(program: Program) -> dict[str, Place]:
 
     Collectives are parts by their own kinds, whatever they bring together; copies and transposes
     that no scope owns are another. An instruction without a scope is of the part that most of the
-    instructions inside it name.
+    instructions inside it name. In a convolutional network a convolution without any name is the
+    gradient of a weight: XLA on CPU makes one with its factors turned, and does not name it.
     """
-    return {
-        instruction.name: _place(program, instruction)
-        for computation in program.computations.values()
-        for instruction in computation.instructions.values()
-    }
+    every = [each for of in program.computations.values() for each in of.instructions.values()]
+    found = {instruction.name: _place(program, instruction) for instruction in every}
+    if any(place.part == CONVOLUTION for place in found.values()):
+        gradient = Place(CONVOLUTION, Direction.BACKWARD, Kind.WORK)
+        for each in every:
+            if each.opcode == "convolution" and found[each.name].direction is None:
+                found[each.name] = gradient
+    return found
 
 
 def _place(program: Program, instruction: Instruction) -> Place:

@@ -15,6 +15,10 @@ CONVOLUTION = "convolution"
 NORM = "norm"  # with the shifts, scales and gates of an adaptive one
 LAYERS = "layer stack"  # what it does beside its parts: residuals, dropout, what it keeps
 HEAD = "head"
+ENCODER = "encoder"  # of an image autoencoder; so are the next three
+BOTTLENECK = "bottleneck"  # its quantiser, or what it has in the place of one
+DECODER = "decoder"
+DISCRIMINATOR = "discriminator"
 DENOISER = "denoiser"  # the network of a diffusion head
 DRAWS = "random draws"  # of dropout, masks, times and noise
 LOSS = "loss"
@@ -22,15 +26,17 @@ OPTIMIZER = "optimizer"  # sums of gradients, clipping, Adam, the new parameters
 EMA = "EMA"
 GUARD = "guard"
 
-# Of nested scopes the innermost names the part. These name one only where no other does: the norm
-# of a head is the head's, attention in a layer is attention.
-_GENERAL = (NORM, LAYERS)
+# Of nested scopes the innermost names the part. These name one only where no other does, the first
+# of them first: the norm of a head is the head's, attention in a layer is attention, the
+# convolutions of a decoder are convolutions.
+_GENERAL = (NORM, LAYERS, DISCRIMINATOR, ENCODER, DECODER)
 _SPECIFIC = (
     EMBEDDING,
     ATTENTION,
     FEED_FORWARD,
     CONVOLUTION,
     HEAD,
+    BOTTLENECK,
     DENOISER,
     DRAWS,
     LOSS,

@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lab.core.config import AnyRun
+from lab.core.config import AnyRun, identity
 from lab.core.errors import ExitCode, LabError
 from lab.core.program import program
 from lab.core.sweep import RUNG
@@ -122,13 +122,15 @@ def make_plan(
     set_up_jax(1)
     from lab.launch.runner import make_job, on_one_device
 
-    planned = []
+    planned, identities = [], {identity(run) for run in runs}
+    first: dict[str, Any] = {}  # job of each program
     with _showing() as tell:
         for run, rung in zip(runs, rungs, strict=True):
             tell(run.name)
             alone = dataclasses.replace(run, execution=on_one_device(run.execution))
             job = make_job(alone, lambda p, name=run.name: tell(name, p))  # of the same counts
-            planned.append(planned_run(run, job, rung=rung, runs=runs))
+            job.share_shapes(first.setdefault(program(alone), job))
+            planned.append(planned_run(run, job, rung=rung, identities=identities))
     if reports:
         found = [_report(path) for path in reports]
         return Plan([with_report(run, found) for run in planned], startup_s=None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import heapq
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 from lab.core.branches import trunk_of
@@ -59,15 +59,15 @@ class PlannedRun:
         return {**dataclasses.asdict(self), "own_flops": self.own_flops}
 
 
-def planned_run(run: AnyRun, job: Any, *, rung: str, runs: Sequence[AnyRun]) -> PlannedRun:
-    """Count one run; its trunk counts where it is one of `runs`."""
+def planned_run(run: AnyRun, job: Any, *, rung: str, identities: Container[str]) -> PlannedRun:
+    """Count one run; its trunk counts where it is one of these."""
     import jax
 
     steps, size = job.total_steps, job.step_size
     begins, trunk = 0, None
     if run.execution.trunk:
         found = identity(trunk_of(run))
-        if any(identity(each) == found for each in runs):
+        if found in identities:
             trunk, begins = found, latest_beginning(job)
     every = run.train.evaluate_every_steps
     looks = sum(1 for step in range(0, steps, every) if step > begins or not begins) if every else 0

@@ -47,7 +47,11 @@ def live_programs(modules: Iterable[str]) -> dict[str, list[Program]]:
 
 
 class Owner:
-    """Says of an operation of a trace to which part it belongs."""
+    """Says of an operation of a trace to which part it belongs.
+
+    What a GPU runs from a graph is told as the graph and the kernel, and belongs to no part: the
+    number in a kernel's name is not that of its instruction, and equal instructions share one.
+    """
 
     def __init__(self, programs: Mapping[str, Sequence[Program]], events: Iterable[Event]) -> None:
         seen: defaultdict[str, set[str]] = defaultdict(set)
@@ -63,10 +67,6 @@ class Owner:
                 self._once[name] = set(program.computations[program.entry].instructions)
         if not self._once:
             raise LabError(f"the trace has no program that updates parameters, but {sorted(seen)}")
-        # A GPU names what it runs from a graph after the instruction, without a module.
-        self._by_kernel = {
-            _kernel(op): place for name in self._once for op, place in self._places[name].items()
-        }
 
     def kind_of(self, op: Op) -> Kind:
         """What counts first where several run at once."""
@@ -82,8 +82,6 @@ class Owner:
     def _place(self, op: Op) -> Place:
         module, name = op
         place = self._places.get(module, {}).get(name)
-        if place is None and (module in self._once or not module):
-            place = self._by_kernel.get(_kernel(name))
         if place is None and name.startswith(("Memcpy", "Memset")):
             place = Place(COPIES, None, Kind.TRANSFER)
         return place or Place(OTHER, None, Kind.WORK)
@@ -97,7 +95,3 @@ class Owner:
                 f"--profile-updates: the trace of {device} has {most} of {dispatches} dispatches, "
                 "its buffer is full; ask for fewer"
             )
-
-
-def _kernel(name: str) -> str:
-    return name.replace(".", "_").replace("-", "_")

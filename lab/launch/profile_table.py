@@ -1,6 +1,7 @@
 """A profile for people, and as JSON."""
 
 import json
+import os
 import pathlib
 import shlex
 from collections.abc import Sequence
@@ -8,7 +9,7 @@ from typing import Any
 
 from lab.core.fields import plain
 from lab.core.hlo_parts import COPIES, OTHER
-from lab.core.scopes import LAYERS, Direction
+from lab.core.scopes import FEED_FORWARD, LAYERS, Direction
 from lab.launch.calibration import processor
 from lab.launch.profile import HOST, Profile
 
@@ -16,7 +17,7 @@ SCHEMA = "lab.profile/1"
 FILE = "profile.json"
 MOST_OTHER = 0.15  # of the devices' time; more, and the table says what it cannot tell
 MANY = 0.15  # of an update's time: worth a field of the config
-GPU_GRAPHS = "XLA_FLAGS=--xla_gpu_enable_command_buffer="
+NO_GRAPHS = "--xla_gpu_enable_command_buffer="  # in XLA_FLAGS: a GPU runs no graphs of kernels
 
 
 def as_json(job: Any, found: Profile, command: Sequence[str]) -> dict[str, Any]:
@@ -40,7 +41,7 @@ def as_json(job: Any, found: Profile, command: Sequence[str]) -> dict[str, Any]:
         "update_without_profiler_ms": 1e3 * found.bare_update_s,
         "flops": found.flops,
         "flops_per_s": flops_per_s,
-        "mfu": _mfu(job, flops_per_s),
+        "mfu": job.mfu(flops_per_s),
         "trace": str(found.trace),
         "rows": [
             {
@@ -52,15 +53,6 @@ def as_json(job: Any, found: Profile, command: Sequence[str]) -> dict[str, Any]:
             for row in found.rows
         ],
     }
-
-
-def _mfu(job: Any, flops_per_s: float) -> float | None:
-    """The share of the devices' peak that the model's FLOPs are; None where that is not known."""
-    from lab.core.counts import PEAK_FLOPS_PER_S
-
-    devices = job.layout.mesh.devices.flat
-    peak = PEAK_FLOPS_PER_S.get(devices[0].device_kind)
-    return flops_per_s / (peak * len(devices)) if peak else None
 
 
 def write(folder: pathlib.Path, document: dict[str, Any]) -> None:
@@ -119,14 +111,25 @@ def _speed(document: dict[str, Any]) -> str:
 
 def _notes(document: dict[str, Any]) -> list[str]:
     """What the table cannot tell."""
+    share = _other(document)
+    if share <= MOST_OTHER:
+        return []
+    note = f'"{OTHER}" is {100 * share:.0f} % of the devices\' time: its scopes are not told'
+    graphs = "; kernels in graphs of a GPU have none, and without graphs it is slower"
+    return [note + (graphs if _hidden_in_graphs(document) else "")]
+
+
+def _other(document: dict[str, Any]) -> float:
+    """The share of the devices' time that no scope names."""
     parts = by_part(document)
     busy = sum(sum(spent.values()) for part, spent in parts.items() if part != HOST)
-    other = sum(parts.get(OTHER, {}).values())
-    if other <= MOST_OTHER * busy:
-        return []
-    note = f'"{OTHER}" is {100 * other / busy:.0f} % of the devices\' time: its scopes are not told'
-    graphs = f"; with {GPU_GRAPHS} a GPU tells more, and is slower"
-    return [note + (graphs if "gpu" in _platform() else "")]
+    return sum(parts.get(OTHER, {}).values()) / busy if busy else 0.0
+
+
+def _hidden_in_graphs(document: dict[str, Any]) -> bool:
+    """Whether a GPU would tell more without its graphs."""
+    without = NO_GRAPHS in os.environ.get("XLA_FLAGS", "")
+    return "gpu" in _platform() and not without and _other(document) > MOST_OTHER
 
 
 def _platform() -> str:
@@ -145,11 +148,19 @@ def _opening(document: dict[str, Any], folder: pathlib.Path) -> list[str]:
 
 
 def _next(document: dict[str, Any]) -> str:
-    """A field that may make it faster, where the table says so; else the training itself."""
+    """A field that may make it faster, where the table says so; else the training itself.
+
+    Of a GPU whose graphs hide what runs, first the profile without them.
+
+    `unroll_layers` is of transformer blocks, which have a feed-forward layer: a scan over them
+    copies what it keeps. Convolutional networks have a layer stack too, and nothing to unroll.
+    """
     words, execution = shlex.split(document["command"]), document["execution"]
     kept = without_flag(without_flag(words, "--profile"), "--profile-updates")
     parts, whole = by_part(document), document["update_ms"]
-    on_cpu = _platform() == "cpu"
+    on_cpu, anew = _platform() == "cpu", ["--profile", "NEW_FOLDER"]
+    if _hidden_in_graphs(document):
+        return f'XLA_FLAGS="$XLA_FLAGS {NO_GRAPHS}" {shlex.join([*kept, *anew])}'
 
     def share(*names: str) -> float:
         return sum(sum(parts.get(name, {}).values()) for name in names) / whole
@@ -157,10 +168,10 @@ def _next(document: dict[str, Any]) -> str:
     more = []
     if not on_cpu and share(HOST) > MANY and execution["steps_per_dispatch"] == 1:
         more = ["--config.execution.steps_per_dispatch", "8"]
-    elif on_cpu and share(LAYERS, COPIES) > MANY and not execution["unroll_layers"]:
-        more = ["--config.execution.unroll_layers", "True"]  # a scan copies what it keeps
-    again = ["--profile", "NEW_FOLDER"] if more else []
-    return shlex.join([*kept, *more, *again])
+    elif on_cpu and FEED_FORWARD in parts and not execution["unroll_layers"]:
+        if share(LAYERS, COPIES) > MANY:
+            more = ["--config.execution.unroll_layers", "True"]
+    return shlex.join([*kept, *more, *(anew if more else [])])
 
 
 def without_flag(words: Sequence[str], flag: str) -> list[str]:

@@ -6,9 +6,12 @@ B batch, H rows, W columns, C channels of the features, O of the image.
 import jax
 import jax.numpy as jnp
 
+from lab.core.scopes import CONVOLUTION, LOSS
+
 EPSILON = 1e-4  # added to the adversarial norm, as published
 
 
+@jax.named_scope(LOSS)
 def hinge_discriminator(real_logits: jax.Array, fake_logits: jax.Array) -> jax.Array:
     """Half the sum of the mean hinges: real logits above 1, those of reconstructions below -1."""
     real = jnp.mean(jax.nn.relu(1 - real_logits.astype(jnp.float32)))
@@ -16,11 +19,13 @@ def hinge_discriminator(real_logits: jax.Array, fake_logits: jax.Array) -> jax.A
     return 0.5 * (real + fake)
 
 
+@jax.named_scope(LOSS)
 def hinge_generator(fake_logits: jax.Array) -> jax.Array:
     """Minus the mean logit of reconstructions."""
     return -jnp.mean(fake_logits.astype(jnp.float32))
 
 
+@jax.named_scope(LOSS)
 def adaptive_weight(
     grad_reconstruction: jax.Array, grad_adversarial: jax.Array, *, most: float
 ) -> jax.Array:
@@ -33,6 +38,7 @@ def adaptive_weight(
     return jax.lax.stop_gradient(jnp.clip(ratio, 0, most))
 
 
+@jax.named_scope(CONVOLUTION)
 def last_layer_gradients(
     features_BHWC: jax.Array,
     cotangents_BHWO: tuple[jax.Array, jax.Array],

@@ -12,6 +12,7 @@ from flax import nnx
 
 from lab.core.errors import LabError
 from lab.core.layout import constrain_batch
+from lab.core.scopes import BOTTLENECK, DECODER, ENCODER
 from lab.tokenizers.bottleneck import Bottled, Bottleneck
 from lab.tokenizers.network import Decoder, Encoder
 from lab.tokenizers.plan import NetworkSpec
@@ -58,11 +59,15 @@ class Autoencoder(nnx.Module):
 
     def reconstruct(self, images_BHWC: jax.Array, key: jax.Array | None = None) -> Reconstruction:
         """Through all of it, with losses and measures."""
-        bottled = self.bottleneck(self._hidden(images_BHWC), key)
-        features = self.decoder.features(self._cast(bottled.latent))
-        images = self.decoder.out(features).astype(jnp.float32)
+        hidden_BHWE = self._hidden(images_BHWC)
+        with jax.named_scope(BOTTLENECK):
+            bottled = self.bottleneck(hidden_BHWE, key)
+        with jax.named_scope(DECODER):
+            features = self.decoder.features(self._cast(bottled.latent))
+            images = self.decoder.out(features).astype(jnp.float32)
         return Reconstruction(images, bottled, features)
 
+    @jax.named_scope(ENCODER)
     def _hidden(self, images_BHWC: jax.Array) -> jax.Array:
         rows, columns = images_BHWC.shape[1:3]
         if rows % self.downscale or columns % self.downscale:

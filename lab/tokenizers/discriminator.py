@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from lab.core.errors import LabError
+from lab.core.scopes import CONVOLUTION, DISCRIMINATOR, NORM
 from lab.layers.parameters import KERNEL_AXES, Role, channel_vector
 
 SIDE = 4  # of every kernel
@@ -27,6 +28,7 @@ class PatchConv(nnx.Module):
         self.bias = channel_vector(jnp.zeros((outputs,))) if biased else None
         self.stride = stride
 
+    @jax.named_scope(CONVOLUTION)
     def __call__(self, x_BHWC: jax.Array) -> jax.Array:
         y_BHWC = jax.lax.conv_general_dilated(
             x_BHWC,
@@ -51,6 +53,7 @@ class BatchNorm(nnx.Module):
         self.scale = channel_vector(1 + STD * jax.random.normal(key, (channels,)))
         self.bias = channel_vector(jnp.zeros((channels,)))
 
+    @jax.named_scope(NORM)
     def __call__(self, x_BHWC: jax.Array) -> jax.Array:
         x_f32 = x_BHWC.astype(jnp.float32)
         centred = x_f32 - jnp.mean(x_f32, axis=(0, 1, 2), keepdims=True)
@@ -98,6 +101,7 @@ class Discriminator(nnx.Module):
         )
         self.last = PatchConv(last_key, inputs=widths[-1], outputs=1, stride=1, biased=True)
 
+    @jax.named_scope(DISCRIMINATOR)
     def __call__(self, images_BHWC: jax.Array) -> jax.Array:
         """Logits (B, h, w) of images in [-1, 1]; raises LabError where no patch is left."""
         _check_size(images_BHWC.shape[1:3], layers=len(self.stages))

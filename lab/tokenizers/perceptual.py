@@ -29,6 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lab.core.errors import LabError
+from lab.core.scopes import CONVOLUTION, LOSS
 from lab.core.weights import NamedWeight, Turn, WeightFile, assign, read_weights
 
 # torchvision's numbers of the convolutions of each stage; a 2 x 2 maximum precedes all but the
@@ -53,6 +54,7 @@ class Perceptual:
     linear: list[Any]
     identity: str
 
+    @jax.named_scope(LOSS)
     def __call__(self, images_BHWC: jax.Array, others_BHWC: jax.Array) -> jax.Array:
         """Distances (B,) float32 of images (B, H, W, 3) in [-1, 1]: 0 of equals, symmetric.
 
@@ -86,13 +88,14 @@ def features(stages: list[list[dict[str, Any]]], images_BHWC: jax.Array) -> list
     for stage in stages:
         x_BHWC = _halved(x_BHWC) if found else x_BHWC
         for layer in stage:
-            x_BHWC = jax.lax.conv_general_dilated(
-                x_BHWC,
-                jnp.asarray(layer["weight"], dtype),
-                window_strides=(1, 1),
-                padding="SAME",
-                dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            )
+            with jax.named_scope(CONVOLUTION):
+                x_BHWC = jax.lax.conv_general_dilated(
+                    x_BHWC,
+                    jnp.asarray(layer["weight"], dtype),
+                    window_strides=(1, 1),
+                    padding="SAME",
+                    dimension_numbers=("NHWC", "HWIO", "NHWC"),
+                )
             x_BHWC = jax.nn.relu(x_BHWC + jnp.asarray(layer["bias"], dtype).reshape(1, 1, 1, -1))
         found.append(x_BHWC)
     return found

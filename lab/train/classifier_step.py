@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from lab.core import scopes
 from lab.core.config import OptimizerConfig
 from lab.core.layout import Layout
 from lab.train.guard import Guard
@@ -32,6 +33,7 @@ class Learner:
     label_smoothing: float
 
 
+@jax.named_scope(scopes.LOSS)
 def cross_entropies(logits_BK: jax.Array, label_B: jax.Array, *, label_smoothing: float):
     """Nats (B,) of the label, and of the label mixed with a uniform draw (Szegedy et al. 2016,
     section 7)."""
@@ -61,7 +63,8 @@ def train_step(
     ema = state["ema"]
     if ema is not None:
         ema = ema_update(ema, params, decay=optimizer.ema_decay, step=state["step"])
-    metrics = {**terms, "grad_norm": optax.tree.norm(grads)}
+    with jax.named_scope(scopes.OPTIMIZER):
+        metrics = {**terms, "grad_norm": optax.tree.norm(grads)}
     return {"params": params, "opt": opt, "ema": ema, "step": state["step"] + 1}, metrics
 
 

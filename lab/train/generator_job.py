@@ -142,23 +142,20 @@ class GeneratorJob(Job[RunConfig]):
         evaluation it is the same each time and for every run, so that differences between runs
         stay paired.
         """
-        if stream is Stream.TRAIN and (here := self.host_batch(batch)) is not None:
-            return self._placed(here)
-        placed = self._placed({k: batch[k] for k in ("tokens", "label", "weight")})
-        tokens = placed.pop("tokens")
-        first = step * len(tokens) if stream is Stream.EVALUATE else 0
+        here, evaluates = self.host_batch(batch), stream is Stream.EVALUATE
+        placed = self._placed(here or {k: batch[k] for k in ("tokens", "label", "weight")})
+        size = len(placed["label"])
+        first = step * size if evaluates else 0
         number = {}
-        if stream is Stream.EVALUATE or self._draw is not None:
-            places = self.layout.places_here(len(tokens))
+        if evaluates or self._draw is not None:
+            places = self.layout.places_here(size)
             number = self._placed({"number": (first + places).astype(np.int32)})
-        if stream is Stream.EVALUATE:
+        if evaluates:
             placed |= number
-        if self._encode is None and self._draw is None:
-            return {"codes": tokens.reshape(len(tokens), -1, self.run.model.subcodes), **placed}
-        if stream is Stream.EVALUATE:
-            drawn = key(0, stream, 0)
-        else:
-            drawn = key(self.run.seed, Stream.CODES, step)
+        if here is not None:
+            return placed
+        tokens = placed.pop("tokens")
+        drawn = key(0, stream, 0) if evaluates else key(self.run.seed, Stream.CODES, step)
         if self._draw is not None:
             codes, nats = self._draw(tokens, drawn, number["number"])
             return {"codes": codes, "posterior_nats": nats, **placed}
@@ -219,12 +216,10 @@ class GeneratorJob(Job[RunConfig]):
 
     def speed(self, step_s: float) -> dict[str, float | None]:
         """Tokens a second, and the share of the devices' peak that the counted FLOPs are."""
-        devices = self.layout.mesh.devices.flat
-        peak = counts.PEAK_FLOPS_PER_S.get(devices[0].device_kind)
-        flops_per_s = self.tokens_per_step * self.flops_per_token.total / step_s
+        mfu = self.mfu(self.tokens_per_step * self.flops_per_token.total / step_s)
         return {
             "tokens_per_s": round(self.tokens_per_step / step_s, 1),
-            "mfu": round(flops_per_s / (peak * len(devices)), 4) if peak else None,
+            "mfu": None if mfu is None else round(mfu, 4),
         }
 
     def header(self) -> dict[str, Any]:

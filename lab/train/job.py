@@ -316,6 +316,10 @@ class Job(abc.ABC, Generic[Run]):
     def _bare_state(self) -> State:
         return jax.eval_shape(self._make_guarded, key(self.run.seed, Stream.INIT, 0))
 
+    def share_shapes(self, of: "Job[Any]") -> None:
+        """Take the shapes of the state from a job of the same program: they take time to find."""
+        self._bare_state = of._bare_state
+
     def _make_guarded(self, key: jax.Array) -> State:
         """The state before the first update, with what a guard carries where there is one."""
         carried = initial_guard(self.run.train.guard)

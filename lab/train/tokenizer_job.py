@@ -95,21 +95,31 @@ class TokenizerJob(Job[TokenizerRunConfig]):
         return make
 
     @functools.cached_property
+    def total_steps(self) -> int:
+        """Updates of the whole run; raises LabError where its discriminator would never begin."""
+        losses, steps = self.run.losses, super().total_steps
+        if losses.adversarial and self._adversarial_start >= steps:
+            raise LabError(
+                f'config.losses.adversarial_start = "{plain(losses.adversarial_start)}": step '
+                f"{self._adversarial_start} of a run of {steps}: the discriminator would never "
+                "begin"
+            )
+        return steps
+
+    @property
+    def _adversarial_start(self) -> int:
+        return to_steps(self.run.losses.adversarial_start, self.step_size)
+
+    @functools.cached_property
     def objective(self) -> Objective:
         """What the autoencoder minimises."""
         losses = self.run.losses
-        start = to_steps(losses.adversarial_start, self.step_size)
-        if losses.adversarial and start >= self.total_steps:
-            raise LabError(
-                f'config.losses.adversarial_start = "{plain(losses.adversarial_start)}": step '
-                f"{start} of a run of {self.total_steps}: the discriminator would never begin"
-            )
         return Objective(
             loss_key=self.loss.key,
             pixel=losses.reconstruction,
             perceptual_weight=losses.perceptual,
             adversarial_weight=losses.adversarial,
-            adversarial_start=start,
+            adversarial_start=self._adversarial_start,
             adaptive=losses.adversarial_adaptive,
             adaptive_most=losses.adversarial_most,
             restart_below=losses.restart_below,

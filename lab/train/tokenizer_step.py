@@ -15,6 +15,7 @@ import optax
 
 from lab.core.config import OptimizerConfig
 from lab.core.layout import Layout
+from lab.core.scopes import BOTTLENECK, LOSS, OPTIMIZER
 from lab.metrics.reconstruction import psnr_db, squared_error, ssim
 from lab.tokenizers.adversarial import (
     adaptive_weight,
@@ -50,6 +51,7 @@ class Objective:
     restart_below: float  # of the share of a code that all use alike; 0: no code starts anew
 
 
+@jax.named_scope(LOSS)
 def _on_images(
     objective: Objective,
     images: jax.Array,
@@ -111,8 +113,10 @@ def autoencoder_gradients(
             terms = {**terms, "adversarial": loss, "adversarial_weight": weight}
             cotangent = cotangent + against
         terms = {**terms, **bottled.losses}
-        through_images = jnp.vdot(jax.lax.stop_gradient(cotangent), reconstructions)
-        return through_images + sum(bottled.losses.values()), (terms, fixed, bottled)
+        with jax.named_scope(LOSS):
+            through_images = jnp.vdot(jax.lax.stop_gradient(cotangent), reconstructions)
+            whole = through_images + sum(bottled.losses.values())
+        return whole, (terms, fixed, bottled)
 
     grads, (terms, reconstructions, bottled) = jax.grad(surrogate, has_aux=True)(params)
     return grads, terms, reconstructions, bottled
@@ -146,6 +150,7 @@ def critic_update(
     return {"params": params, "opt": opt}, loss
 
 
+@jax.named_scope(BOTTLENECK)
 def restarted_codes(
     code: Any, usage: jax.Array, bottled: Bottled, key: jax.Array, *, below: float
 ) -> tuple[jax.Array, jax.Array]:
@@ -195,7 +200,8 @@ def train_step(
     if ema is not None:
         ema = ema_update(ema, params, decay=learner.optimizer.ema_decay, step=state["step"])
     after = {"params": params, "opt": opt, "ema": ema, "step": state["step"] + 1}
-    metrics = {**terms, "grad_norm": optax.tree.norm(grads)}
+    with jax.named_scope(OPTIMIZER):
+        metrics = {**terms, "grad_norm": optax.tree.norm(grads)}
     return {**after, "critic": critic, "usage": usage}, metrics
 
 

@@ -6,7 +6,18 @@ import pytest
 
 from lab.core import hlo
 from lab.core.hlo_parts import COPIES, OTHER, Kind, places
-from lab.core.scopes import ATTENTION, HEAD, LAYERS, LOSS, NORM, OPTIMIZER, direction_of, part_of
+from lab.core.scopes import (
+    ATTENTION,
+    CONVOLUTION,
+    DECODER,
+    HEAD,
+    LAYERS,
+    LOSS,
+    NORM,
+    OPTIMIZER,
+    direction_of,
+    part_of,
+)
 
 NAMES = {
     "jit(train)/jvp(layer stack)/while/body/closed_call/attention/dot_general": (
@@ -27,6 +38,9 @@ NAMES = {
     "jit(train)/jvp(head)/loss/exp": (LOSS, "forward"),
     "jit(run)/while/body/optimizer/mul": (OPTIMIZER, "update"),
     "jit(train)/attention/iota": (ATTENTION, "forward"),  # of no number that is differentiated
+    "jit(train)/jvp(decoder)/layer stack/mul": (LAYERS, "forward"),
+    "jit(train)/jvp(decoder)/add": (DECODER, "forward"),
+    "jit(train)/jvp(bottleneck)/convolution/add": (CONVOLUTION, "forward"),
     "jit(train)/jvp()/add": (None, "forward"),
     "jit(train)/add": (None, "update"),
     "state['params'].backbone.layers.attention.key.value": (None, "update"),
@@ -80,6 +94,29 @@ def test_a_scanned_layer_with_remat():
     assert sorted(loops) == [(LAYERS, "backward"), (LAYERS, "forward")]
 
 
+def test_every_convolution_of_a_gradient_is_one():
+    """Also that of the weight, which XLA on CPU leaves without a name."""
+
+    def loss(w_HWIO, x_BHWC):
+        with jax.named_scope(CONVOLUTION):
+            y_BHWC = jax.lax.conv_general_dilated(
+                jnp.tanh(x_BHWC), w_HWIO, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+            )
+        return jnp.sum(jnp.tanh(y_BHWC))
+
+    program = hlo.read(compiled(jax.grad(loss, (0, 1)), (3, 3, 8, 8), (2, 8, 8, 8)))
+    found = places(program)
+    convolutions = [
+        instruction
+        for computation in program.computations.values()
+        for instruction in computation.instructions.values()
+        if instruction.opcode == "convolution"
+    ]
+    assert any("op_name" not in each.attributes for each in convolutions)
+    placed = [(found[each.name].part, str(found[each.name].direction)) for each in convolutions]
+    assert sorted(placed) == [(CONVOLUTION, "backward")] * 2 + [(CONVOLUTION, "forward")]
+
+
 TEXT = """HloModule jit_train
 
 %move (p: f32[4,8]) -> f32[8,4] {
@@ -111,6 +148,7 @@ ENTRY %main (x: f32[4,8]) -> f32[4,8] {
   %fused = f32[4,8]{1,0} fusion(%x), kind=kLoop, calls=%mixed
   %gather = f32[4,8]{1,0} all-gather(%x), metadata={op_name="jit(train)/jvp(attention)/dot_general"}
   %reduced = f32[2,8]{1,0} fusion(%x), kind=kLoop, calls=%scatter
+  %product = f32[4,4]{1,0} convolution(%x, %x), dim_labels=bf_oi->bf
   ROOT %sum = f32[4,8]{1,0} add(%copy.1, %fused)
 }
 """
@@ -131,6 +169,7 @@ def test_what_no_scope_owns():
     assert of("gather") == ("all-gather", "forward", Kind.TRANSFER)
     assert of("reduced") == ("all-reduce", None, Kind.TRANSFER)
     assert of("sum") == (OTHER, None, Kind.WORK)
+    assert of("product") == (OTHER, None, Kind.WORK)  # a TPU's product of matrices
 
 
 def test_a_scope_changes_nothing_but_names():

@@ -16,7 +16,7 @@ from lab.core.quality import FILE, read_quality
 from lab.data.sources import open_source
 from lab.launch import evaluate, evaluate_draws
 from lab.launch.claim import claimed
-from lab.launch.evaluate_features import FOLDER, Found, read_found, write_found
+from lab.launch.evaluate_features import FOLDER, read_found
 from lab.train.trained_generator import find_trained
 from tests.launch.commands import TINY, command, only, place
 
@@ -212,19 +212,6 @@ def test_a_stopped_evaluation_goes_on_and_ends_like_another(folder, monkeypatch,
     assert {**row, "clock": 0} == {**straight, "clock": 0}
 
 
-def test_parts_are_read_as_far_as_they_are_whole(tmp_path):
-    rng = np.random.default_rng(0)
-    for first in (0, 8, 16):
-        evaluate_draws.write_part(tmp_path, first, rng.integers(0, 9, (8, 4, 1)))
-    assert [len(part) for part in evaluate_draws.read_parts(tmp_path)] == [8, 8, 8]
-    path = tmp_path / "00000008.npy"
-    path.write_bytes(path.read_bytes()[:-9])
-    assert len(evaluate_draws.read_parts(tmp_path)) == 1
-    path.unlink()
-    assert len(evaluate_draws.read_parts(tmp_path)) == 1
-    assert evaluate_draws.read_parts(tmp_path / "none") == []
-
-
 def test_features_of_a_reference_are_kept_and_made_again_where_they_are_damaged(folder, capsys):
     assert judged(folder / "runs") == ExitCode.DONE
     (straight,) = read_quality(run_of(folder))
@@ -243,19 +230,6 @@ def test_features_of_a_reference_are_kept_and_made_again_where_they_are_damaged(
     assert capsys.readouterr().err.count("damaged; the features are made again") == 2
     (row,) = read_quality(run_of(folder))
     assert {**row, "clock": 0} == {**straight, "clock": 0}
-
-
-def test_a_file_of_features_with_another_number_in_it_is_damaged(tmp_path):
-    features = np.arange(12, dtype=np.float32).reshape(4, 3)
-    found = Found(features, np.zeros((4, 2), np.float32), features.mean(0), np.cov(features.T))
-    write_found(tmp_path / "a.npz", found)
-    np.testing.assert_array_equal(read_found(tmp_path / "a.npz").features_NF, found.features_NF)
-    with np.load(tmp_path / "a.npz") as file:
-        content = dict(file)
-    content["features_NF"][1, 1] += 1
-    np.savez(tmp_path / "b.npz", **content)
-    assert read_found(tmp_path / "b.npz") is None
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npz", "b.npz"]
 
 
 def test_a_grid_is_a_task_a_point(folder):
@@ -335,68 +309,6 @@ def test_what_does_not_fit_the_run_is_refused_before_anything_is_done(folder, fl
         judged(folder / "runs", *flags)
     assert all(word in str(caught.value) for word in words), str(caught.value)
     assert not (run_of(folder) / FILE).exists() and not (run_of(folder) / "draws").exists()
-
-
-class Labels:
-    """A set of images of which only the classes and the identity are asked."""
-
-    identity = "images-a"
-
-    def labels(self, count, progress):
-        return np.resize([3, 1, 2], count).astype(np.int32)
-
-
-def drawing(**settings):
-    from types import SimpleNamespace
-
-    usual = {"sampler": {"guidance": {"scale": 1.0}}, "seed": 0, "labels": "data", "samples": 7}
-    return SimpleNamespace(
-        settings={**usual, **settings},
-        reference=Labels(),
-        trained=SimpleNamespace(step=3, weights="raw", classes=4),
-    )
-
-
-def test_classes_are_those_of_the_reference_or_each_as_often():
-    from types import SimpleNamespace
-
-    tools = SimpleNamespace(told=lambda what: None)
-    wanted = evaluate_draws.wanted_of(drawing(), tools)
-    assert wanted.class_N.tolist() == [3, 1, 2, 3, 1, 2, 3]
-    assert wanted.number_N.tolist() == list(range(7))
-    balanced = evaluate_draws.wanted_of(drawing(labels="balanced"), tools)
-    assert balanced.class_N.tolist() == [0, 1, 2, 3, 0, 1, 2]
-    assert balanced.class_N.dtype == np.int32
-
-
-def test_only_inception_gives_its_distance_the_name_fid():
-    from types import SimpleNamespace
-
-    from lab.launch.evaluate_samples import named
-
-    metrics = ("fd", "fd_infinity", "kid", "recall")
-    inception, other = SimpleNamespace(metric="fid"), SimpleNamespace(metric="fd_eurosat")
-    assert [named(each, inception) for each in metrics] == ["fid", "fid_infinity", "kid", "recall"]
-    assert [named(each, other) for each in metrics] == [
-        *("fd_eurosat", "fd_infinity_eurosat"),
-        *("kid_eurosat", "recall_eurosat"),
-    ]
-
-
-def test_draws_are_known_by_all_that_decides_an_image_and_not_by_their_number():
-    key = evaluate_draws.draw_key
-    one = key(drawing())
-    assert key(drawing(samples=900)) == one and key(drawing(level=0.5)) == one
-    others = [drawing(seed=1), drawing(labels="balanced"), drawing(sampler={})]
-    step = drawing()
-    step.trained.step = 4
-    assert len({one, *map(key, others), key(step)}) == 5
-    other = drawing()
-    other.reference.identity = "images-b"
-    assert key(other) != one
-    balanced = drawing(labels="balanced")
-    balanced.reference.identity = "images-b"
-    assert key(balanced) == key(drawing(labels="balanced"))
 
 
 def test_attention_is_that_of_the_maps_of_these_images(folder):

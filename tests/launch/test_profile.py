@@ -89,11 +89,21 @@ def test_the_parts_of_a_family(tmp_path, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["vq", "conv"])
-def test_networks_of_images(tmp_path, kind):
-    made = classifier_jobs.job if kind == "conv" else tokenizer_jobs.job
-    spent = busy(measured(made(tmp_path, kind, devices=1), tmp_path / "profile"))
-    assert spent.keys() >= {"convolution", "norm", "layer stack", "optimizer"}
+def test_a_classifier_of_images(tmp_path):
+    spent = busy(measured(classifier_jobs.job(tmp_path, "conv", devices=1), tmp_path / "profile"))
+    assert spent.keys() >= {"convolution", "norm", "layer stack", "loss", "optimizer"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["vq", "binary", "kl"])
+def test_a_tokenizer(tmp_path, kind):
+    """With a discriminator from the first update on."""
+    adversarial = {**tokenizer_jobs.ADVERSARIAL, "losses.adversarial_start": "0 steps"}
+    made = tokenizer_jobs.job(tmp_path, kind, devices=1, **adversarial)
+    spent = busy(measured(made, tmp_path / "profile"))
+    own = {"encoder", "bottleneck", "decoder", "discriminator", "loss"}
+    assert spent.keys() >= own | {"convolution", "norm", "layer stack", "optimizer"}
+    assert spent.get(OTHER, 0) < 0.05 * sum(spent.values()), spent
 
 
 @pytest.mark.slow
@@ -130,6 +140,37 @@ def test_the_command(tmp_path):
     assert "--profile" not in found.stdout.splitlines()[-1]
     assert not (tmp_path / "runs").exists()
     refused(command(*TRAIN, *words, "--profile", folder), f"--profile {folder}", "not an empty")
+
+
+def halves(*parts):
+    """A profile of which two parts share the time."""
+    return {
+        "command": "python -m lab.launch.train --profile old --seed 1",
+        "execution": {"unroll_layers": False, "steps_per_dispatch": 1},
+        "update_ms": 10.0,
+        "rows": [{"part": part, "direction": "forward", "update_ms": 5.0} for part in parts],
+    }
+
+
+@pytest.mark.parametrize(("part", "advised"), [("feed-forward", True), ("convolution", False)])
+def test_only_blocks_are_to_be_unrolled(part, advised):
+    """A convolutional network's residuals are a layer stack as well, of no scan."""
+    told = profile_table._next(halves("layer stack", part))
+    assert ("unroll_layers True" in told) is advised
+
+
+def test_a_gpu_is_asked_again_without_its_graphs(monkeypatch):
+    monkeypatch.setattr(profile_table, "_platform", lambda: "gpu")
+    flag = "--xla_gpu_enable_command_buffer="
+    monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=x")
+    assert profile_table._next(halves(OTHER, "attention")) == (
+        f'XLA_FLAGS="$XLA_FLAGS {flag}" python -m lab.launch.train --seed 1 --profile NEW_FOLDER'
+    )
+    assert "graphs" in profile_table._notes(halves(OTHER, "attention"))[0]
+    assert flag not in profile_table._next(halves("head", "attention"))
+    monkeypatch.setenv("XLA_FLAGS", flag)
+    assert flag not in profile_table._next(halves(OTHER, "attention"))
+    assert "graphs" not in profile_table._notes(halves(OTHER, "attention"))[0]
 
 
 def arguments(tmp_path, *more):
@@ -192,7 +233,8 @@ def test_what_no_program_knows():
     of, program = owner()
     dot = next(i.name for _, i, _ in program.running() if i.opcode == "dot")
     assert of.part_of(("jit_step", dot)) == ("optimizer", "update")
-    assert of.part_of(("", dot.replace(".", "_"))) == ("optimizer", "update")  # a kernel in a graph
+    assert of.part_of(("jit_step", "command_buffer_7")) == (OTHER, "")  # a graph of a GPU
+    assert of.part_of(("", dot.replace(".", "_"))) == (OTHER, "")  # its kernel: numbered anew
     assert of.part_of(("jit_step", "nothing")) == (OTHER, "")
     assert of.part_of(("jit_encode", dot)) == (profile_parts.BATCH, "")
     assert of.part_of(("", "MemcpyD2D")) == (COPIES, "")

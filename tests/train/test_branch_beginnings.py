@@ -58,7 +58,7 @@ def test_not_behind_a_rollback_that_the_run_alone_does_not_make(tmp_path):
     root = trunk(tmp_path, "12 steps", "9 steps", bad=bad)
     made = branch(tmp_path, "9 steps", "12 steps", bad=bad)
     assert begun(made) == ([], 6)
-    plan = planned_run(made.run, made, rung="", runs=[root.run, made.run])
+    plan = planned_run(made.run, made, rung="", identities={root.identity})
     assert (plan.trunk, plan.own_steps) == (root.identity, 3)
     assert_ends_as_alone(made, branch(tmp_path / "alone", "9 steps", "", bad=bad))
 

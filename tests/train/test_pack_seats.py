@@ -6,12 +6,15 @@ import jax
 import numpy as np
 import pytest
 
+from lab.core.errors import LabError
 from lab.train.dispatch import Asked
 from lab.train.job import Steps
 from lab.train.loop import Loop, Status
 from lab.train.optimizer import Numbers
 from lab.train.pack import Lane, Pack
 from lab.train.pack_metrics import Fetched, Row
+from tests.train import tokenizer_jobs
+from tests.train.family_jobs import family_job
 from tests.train.jobs import hooks, job, record, train
 from tests.train.test_guard import ROLLBACK, harmed
 from tests.train.test_pack import (
@@ -66,6 +69,42 @@ def test_a_device_whose_seats_are_left_before_the_first_update(tmp_path):
     pack.seats[1].leave()
     assert Loop(made, hooks(), pack.seats[0]).run().status is Status.FINISHED
     assert_same([made], [alone], bits=True)
+
+
+@pytest.mark.slow
+def test_batches_that_the_devices_draw(tmp_path):
+    """Latents are drawn where the run lives; two share the first of two devices."""
+
+    def make(folder, **given):
+        return family_job(folder, "mar", **given)
+
+    common = {"execution.steps_per_dispatch": 3, "train.evaluate_every_steps": 0}
+    members = [{"seed": 0}, {"seed": 1}, {"seed": 2, "train.duration": "6 steps"}]
+    alone = [
+        make(tmp_path / f"alone{number}", devices=1, **common, **member)
+        for number, member in enumerate(members)
+    ]
+    for each in alone:
+        assert train(each).status is Status.FINISHED
+    made, outcomes = together(folders(tmp_path, 3), members, devices=2, make=make, common=common)
+    assert_finished(outcomes)
+    assert [record(each) for each in made] == [record(each) for each in alone]
+
+
+def test_what_a_run_alone_is_refused_for_every_member_is(tmp_path):
+    """Members share the steps of the first one that sat down, and have lengths of their own."""
+
+    def make(folder, **given):
+        adversarial = {**tokenizer_jobs.ADVERSARIAL, "losses.adversarial_start": "5 steps"}
+        return tokenizer_jobs.job(folder, "vq", **adversarial, **given)
+
+    pack = Pack(2, jax.devices()[:1])
+    made = [
+        seated(tmp_path / str(number), pack.seats[number], make, **{"train.duration": duration})
+        for number, duration in enumerate(["9 steps", "4 steps"])
+    ]
+    with pytest.raises(LabError, match="step 5 of a run of 4: the discriminator would never begin"):
+        Loop(made[1], hooks(), pack.seats[1])
 
 
 def asked_on(device, value):
