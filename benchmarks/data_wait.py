@@ -12,7 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks.rows import add_flags, named, report, row
+from benchmarks.rows import Row, add_flags, named, report, row
 
 SKIPPED_ROWS = 2  # of training, whose batches were being prefetched for the first time
 TARGET = 0.02
@@ -26,7 +26,9 @@ def _measured(path: Path):
     clocks = [r["clock"] for r in rows if r["kind"] == "train"][SKIPPED_ROWS:]
     clocks = [clock for clock in clocks if "data_wait_s" in clock]
     if not clocks:
-        return []
+        return [
+            Row(f"{name}: waiting", f"too short: no row after the first {SKIPPED_ROWS}", "", None)
+        ]
     step_s = sum(clock["step_s"] for clock in clocks)
     share = sum(clock["data_wait_s"] for clock in clocks) / step_s
     title = f"{name}: waiting, of {1000 * step_s / len(clocks):.1f} ms a step"

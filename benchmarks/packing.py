@@ -13,10 +13,10 @@ million parameters; on one CPU device none, for its cores are busy with one run 
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
 import itertools
 import statistics
 import sys
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -88,6 +88,15 @@ def updates(job: Any, starter: Any, held: list[Any], dispatches: int) -> None:
     list(before.each(job.training_loss.key))
 
 
+def seated(job: Any, seat: Any, held: list[Any], dispatches: int) -> None:
+    """`updates` in a pack; the others do not wait for a run that fails."""
+    try:
+        updates(job, seat, held, dispatches)
+    except BaseException:
+        seat.leave()
+        raise
+
+
 def in_a_pack(
     runs: list[Any], devices: int, make: Callable[..., Any]
 ) -> tuple[Callable[[int], float], Callable[[], list[Any]]]:
@@ -100,16 +109,16 @@ def in_a_pack(
     jobs = [make(run, seat) for run, seat in zip(runs, pack.seats, strict=True)]
     kept = [[job.initial_state(), 0] for job in jobs]
 
+    threads = concurrent.futures.ThreadPoolExecutor(len(runs))
+
     def run(dispatches: int) -> float:
-        threads = [
-            threading.Thread(target=updates, args=(job, seat, held, dispatches))
+        began_s = time.perf_counter()
+        started = [
+            threads.submit(seated, job, seat, held, dispatches)
             for job, seat, held in zip(jobs, pack.seats, kept, strict=True)
         ]
-        began_s = time.perf_counter()
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        for each in started:
+            each.result()  # raises what the thread has
         return time.perf_counter() - began_s
 
     def states() -> list[Any]:

@@ -31,7 +31,10 @@ SHARED = 2  # blocks: there both rules of depth are the same, and run once
 def collect(folder: pathlib.Path) -> dict:
     """Losses (nats/token) by (axis, rule), size, rate: a list over seeds; infinite if diverged."""
     found: dict = {}
-    for path in sorted(folder.glob("transfer_*/*/record.jsonl")):
+    paths = [
+        p for axis in ("width", "depth") for p in folder.glob(f"transfer_{axis}/*/record.jsonl")
+    ]
+    for path in sorted(paths):
         config = json.loads((path.parent / "config.json").read_text(encoding="utf-8"))["config"]
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         if lines[-1]["kind"] != "end":
