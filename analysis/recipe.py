@@ -30,6 +30,8 @@ LATER: dict[str, object] = {
     "model.mask_schedule": "none",
     "model.mask_rates": 0,
     "model.label_smoothing": 0.0,
+    "model.qk_norm": False,
+    "model.z_loss": 0.0,
     "model.denoiser_depth": 0,
     "model.denoiser_width": 0,
     "model.denoiser_target": "none",

@@ -70,6 +70,8 @@ def _model() -> ConfigDict:
     c.mask_schedule = "none"  # none | cosine | linear | truncated_normal: see lab/models/masks.py
     c.mask_rates = 0  # different shares that "cosine" and "linear" draw from
     c.label_smoothing = 0.0  # share of a uniform distribution in categorical targets
+    c.qk_norm = False  # RMSNorm of each head's queries and keys in Llama blocks
+    c.z_loss = 0.0  # weight of the squared log normaliser of a categorical softmax (PaLM: 1e-4)
     c.denoiser_target = "none"  # xor | x0 of bits
     c.diffusion_steps = 0  # of a diffusion head or of "joint"
     c.diffusion_schedule = "none"  # linear | cosine, of Gaussian diffusion

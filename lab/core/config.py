@@ -151,6 +151,8 @@ class ModelConfig:
     mask_schedule: str = allow(choices=MASK_SCHEDULES, before="none")
     mask_rates: int = allow(at_least=0, before=0)
     label_smoothing: float = allow(at_least=0.0, below=1.0, before=0.0)
+    qk_norm: bool = allow(before=False)
+    z_loss: float = allow(at_least=0.0, before=0.0)
     denoiser_depth: int = allow(at_least=0, before=0)
     denoiser_width: int = allow(at_least=0, before=0)
     denoiser_target: str = allow(choices=("none", "xor", "x0"), before="none")

@@ -13,6 +13,7 @@ from flax import nnx
 from lab.core.scopes import ATTENTION
 from lab.layers.kernels import attend, attend_one, attention_weights, wide
 from lab.layers.linear import linear
+from lab.layers.norm import RMSNorm
 from lab.layers.parameters import Init, branch_end, matrix
 from lab.layers.positions import rotate, rotate_one
 from lab.layers.stack import ATTENTION_OUT, QUERY_KEY_VALUE, kept
@@ -33,7 +34,11 @@ class Cache(NamedTuple):
 
 
 class Attention(nnx.Module):
-    """Attention of a Llama block (Touvron et al. 2023)."""
+    """Attention of a Llama block (Touvron et al. 2023).
+
+    With `qk_norm` the queries and keys of each head have a norm of their own before they turn
+    (Henry et al. 2020; Dehghani et al. 2023), so that no logit is above sqrt(K) times the scales.
+    """
 
     def __init__(
         self,
@@ -45,6 +50,8 @@ class Attention(nnx.Module):
         depth: int,
         mask: Mask,
         platform: str,
+        qk_norm: bool = False,
+        norm_epsilon: float = 1e-5,
     ):
         q_key, k_key, v_key, o_key = jax.random.split(key, 4)
         square, inward = (width, width), ("embed", "heads")
@@ -52,6 +59,10 @@ class Attention(nnx.Module):
         self.key = matrix(k_key, square, inward, init)
         self.value = matrix(v_key, square, inward, init)
         self.out = branch_end(o_key, square, ("heads", "embed"), init, depth=depth)
+        if qk_norm:
+            self.query_norm = RMSNorm(width // heads, epsilon=norm_epsilon)
+            self.key_norm = RMSNorm(width // heads, epsilon=norm_epsilon)
+        self.qk_norm = qk_norm
         self.heads = heads
         self.mask = mask
         self.platform = platform
@@ -75,8 +86,14 @@ class Attention(nnx.Module):
         )
 
     def _queries_keys(self, x_BTD: jax.Array, angles_TK: np.ndarray) -> tuple[jax.Array, jax.Array]:
-        q_BTHK = rotate(wide(self._heads(linear(x_BTD, self.query))), angles_TK)
-        return q_BTHK, rotate(wide(self._heads(linear(x_BTD, self.key))), angles_TK)
+        q_BTHK = wide(self._heads(linear(x_BTD, self.query)))
+        k_BTHK = wide(self._heads(linear(x_BTD, self.key)))
+        q_BTHK, k_BTHK = self._normed(q_BTHK, k_BTHK)
+        return rotate(q_BTHK, angles_TK), rotate(k_BTHK, angles_TK)
+
+    def _normed(self, q: jax.Array, k: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Each head's features (..., K) in a norm of their own, where there is one."""
+        return (self.query_norm(q), self.key_norm(k)) if self.qk_norm else (q, k)
 
     def _heads(self, y_BTD: jax.Array) -> jax.Array:
         return y_BTD.reshape(*y_BTD.shape[:2], self.heads, -1)
@@ -107,8 +124,8 @@ class Attention(nnx.Module):
             taken = jax.lax.dynamic_index_in_dim(all_NBHTK, layer, keepdims=False)
             return taken.astype(x_BD.dtype)
 
-        q_BHK = rotate_one(split(linear(x_BD, self.query)), angles_TK, index)
-        k_BHK = rotate_one(split(linear(x_BD, self.key)), angles_TK, index)
+        q_BHK, k_BHK = self._normed(split(linear(x_BD, self.query)), split(linear(x_BD, self.key)))
+        q_BHK, k_BHK = (rotate_one(each, angles_TK, index) for each in (q_BHK, k_BHK))
         v_BHK = split(linear(x_BD, self.value))
         cache = Cache(held(cache.key_NBHTK, k_BHK), held(cache.value_NBHTK, v_BHK))
         y_BHK = attend_one(q_BHK, of_layer(cache.key_NBHTK), of_layer(cache.value_NBHTK), index)

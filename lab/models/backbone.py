@@ -50,6 +50,7 @@ class BackboneSpec:
     mask: Mask
     platform: str  # "cpu", "gpu" or "tpu": where it will run, be that here or not
     modulation: str = "none"
+    qk_norm: bool = False
     remat: str = "none"
     unroll: bool = False
 
@@ -68,6 +69,8 @@ class Block(nnx.Module):
             depth=spec.depth,
             mask=spec.mask,
             platform=spec.platform,
+            qk_norm=spec.qk_norm,
+            norm_epsilon=spec.norm_epsilon,
         )
         self.mlp_norm = RMSNorm(spec.width, epsilon=spec.norm_epsilon)
         self.mlp = SwiGLU(

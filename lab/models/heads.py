@@ -29,15 +29,16 @@ class CategoricalFacts:
     vocabulary: int
     subcodes: int
     smoothing: float
+    z_loss: float  # weight of the squared log normaliser
     chunks: int  # of positions that a loss runs in; 0: as memory asks for
 
     @property
     def objective(self) -> Objective:
-        """Nats of a position, its sub-codes summed."""
-        smoothed = bool(self.smoothing)
+        """Nats of a position, its sub-codes summed; by another name where something is added."""
+        words = ["smoothed"] * bool(self.smoothing) + ["penalised"] * bool(self.z_loss)
         return Objective(
-            key="loss_smoothed_nats_per_token" if smoothed else NATS,
-            unit="smoothed nats/token" if smoothed else "nats/token",
+            key="_".join(["loss", *words, "nats_per_token"]) if words else NATS,
+            unit=" ".join([*words, "nats/token"]),
             uninformed=self.subcodes * math.log(self.vocabulary),
         )
 
@@ -58,18 +59,25 @@ class Categorical(CategoricalFacts, abc.ABC):
     def loss(
         self, x_BTD: jax.Array, codes_BTS: jax.Array, key_B: jax.Array | None = None
     ) -> jax.Array:
-        """Cross-entropy (B, T) with the targets mixed with a uniform distribution.
+        """Cross-entropy (B, T) with the targets mixed with a uniform distribution; the z-loss.
 
-        Label smoothing (Szegedy et al. 2016, section 7); MaskGIT trains with 0.1.
+        Label smoothing (Szegedy et al. 2016, section 7); MaskGIT trains with 0.1. The z-loss is
+        the squared log normaliser of each softmax (PaLM, Chowdhery et al. 2022, section 5).
         """
-        return self._of_logits(self._smoothed if self.smoothing else _nats, x_BTD, codes_BTS)
+        plain = not (self.smoothing or self.z_loss)
+        return self._of_logits(_nats if plain else self._with_terms, x_BTD, codes_BTS)
 
     @jax.named_scope(LOSS)
-    def _smoothed(self, logits_BTSV: jax.Array, codes_BTS: jax.Array) -> jax.Array:
-        nats_BT = _nats(logits_BTSV, codes_BTS)
-        log_p_BTSV = jax.nn.log_softmax(logits_BTSV, axis=-1)
-        uniform_BT = -jnp.sum(jnp.mean(log_p_BTSV, axis=-1), axis=-1)
-        return (1 - self.smoothing) * nats_BT + self.smoothing * uniform_BT
+    def _with_terms(self, logits_BTSV: jax.Array, codes_BTS: jax.Array) -> jax.Array:
+        found_BT = _nats(logits_BTSV, codes_BTS)
+        if self.smoothing:
+            log_p_BTSV = jax.nn.log_softmax(logits_BTSV, axis=-1)
+            uniform_BT = -jnp.sum(jnp.mean(log_p_BTSV, axis=-1), axis=-1)
+            found_BT = (1 - self.smoothing) * found_BT + self.smoothing * uniform_BT
+        if self.z_loss:
+            log_z_BTS = jax.nn.logsumexp(logits_BTSV, axis=-1)
+            found_BT += self.z_loss * jnp.sum(log_z_BTS**2, axis=-1)
+        return found_BT
 
     @jax.named_scope(HEAD)
     def _of_logits(
@@ -134,6 +142,7 @@ class CategoricalHead(Categorical, nnx.Module):
         width: int,
         norm_epsilon: float,
         smoothing: float = 0.0,
+        z_loss: float = 0.0,
         chunks: int = 0,
     ):
         self.norm = RMSNorm(width, epsilon=norm_epsilon)
@@ -141,6 +150,7 @@ class CategoricalHead(Categorical, nnx.Module):
         self.subcodes = subcodes
         self.vocabulary = vocabulary
         self.smoothing = smoothing
+        self.z_loss = z_loss
         self.chunks = chunks
 
     def logits(self, x_BTD: jax.Array) -> jax.Array:
@@ -172,6 +182,7 @@ class TiedHead(CategoricalFacts, nnx.Module):
         norm_epsilon: float,
         init: Init,
         smoothing: float = 0.0,
+        z_loss: float = 0.0,
         chunks: int = 0,
     ):
         self.norm = RMSNorm(width, epsilon=norm_epsilon)
@@ -182,6 +193,7 @@ class TiedHead(CategoricalFacts, nnx.Module):
         self.subcodes = subcodes
         self.vocabulary = vocabulary
         self.smoothing = smoothing
+        self.z_loss = z_loss
         self.chunks = chunks
 
     def tied_to(self, table: jax.Array) -> "Tied":
@@ -211,6 +223,7 @@ class Tied(Categorical):
         self.subcodes = head.subcodes
         self.vocabulary = head.vocabulary
         self.smoothing = head.smoothing
+        self.z_loss = head.z_loss
         self.chunks = head.chunks
 
     def tree_flatten(self) -> tuple[tuple[TiedHead, jax.Array], None]:

@@ -107,10 +107,16 @@ def check_each_other(model: ModelConfig) -> None:
             f'config.model.head = "tied_categorical": of the embedding subcodes only, not '
             f'"{model.embedding}"'
         )
-    if model.modulation != "none" and model.backbone != "llama":
+    for name in ("modulation", "qk_norm"):
+        if getattr(model, name) not in ("none", False) and model.backbone != "llama":
+            raise LabError(
+                f"config.model.{name} = {getattr(model, name)!r}: of the backbone llama only, not "
+                f'"{model.backbone}"'
+            )
+    if model.z_loss and model.head not in ("categorical", "tied_categorical"):
         raise LabError(
-            f'config.model.modulation = "{model.modulation}": of the backbone llama only, not '
-            f'"{model.backbone}"'
+            f"config.model.z_loss = {model.z_loss}: of the heads categorical and tied_categorical, "
+            f'not "{model.head}"'
         )
 
 
@@ -205,6 +211,7 @@ def _llama(key, model: ModelConfig, codes: Codes, running: Running, order):
         init=_init(model),
         mask=order.mask,
         modulation=model.modulation,
+        qk_norm=model.qk_norm,
         platform=running.platform,
         remat=running.remat,
         unroll=running.unroll,
@@ -297,6 +304,7 @@ def _categorical(key, model: ModelConfig, codes: Codes, running: Running):
         width=model.width,
         norm_epsilon=model.norm_epsilon,
         smoothing=model.label_smoothing,
+        z_loss=model.z_loss,
         chunks=running.head_chunks,
     )
 
@@ -312,6 +320,7 @@ def _tied_categorical(key, model: ModelConfig, codes: Codes, running: Running):
         norm_epsilon=model.norm_epsilon,
         init=_init(model),
         smoothing=model.label_smoothing,
+        z_loss=model.z_loss,
         chunks=running.head_chunks,
     )
 

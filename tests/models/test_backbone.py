@@ -15,6 +15,7 @@ from lab.models.backbone import Backbone, BackboneSpec
 from tests.layers import transformer_reference as ref
 
 MODULATIONS = ("none", "shared", "blocks")
+WAYS = [*((modulation, False) for modulation in MODULATIONS), ("none", True)]
 ANGLES_TK = with_prefix(grid_angles(2, 2, head_features=8, base=100.0))
 POSITIONS = len(ANGLES_TK)
 
@@ -53,10 +54,19 @@ def turned(x):
     return out
 
 
+def queries_keys(x, part):
+    q, k = (x @ ref.f64(w[...]) for w in (part.query, part.key))
+    if part.qk_norm:
+        heads = (len(x), 2, 8)
+        q = ref.rms_norm(q.reshape(heads), part.query_norm, 1e-5).reshape(q.shape)
+        k = ref.rms_norm(k.reshape(heads), part.key_norm, 1e-5).reshape(k.shape)
+    return turned(q), turned(k)
+
+
 def attention(x, part, causal):
-    q, k, v = (x @ ref.f64(w[...]) for w in (part.query, part.key, part.value))
+    v = x @ ref.f64(part.value[...])
     seen = np.tril(np.ones((len(x), len(x)), bool)) if causal else None
-    return ref.attend(turned(q), turned(k), v, 2, seen) @ ref.f64(part.out[...])
+    return ref.attend(*queries_keys(x, part), v, 2, seen) @ ref.f64(part.out[...])
 
 
 def swiglu(x, part):
@@ -66,8 +76,7 @@ def swiglu(x, part):
 
 def weights(x, part, causal):
     seen = np.tril(np.ones((len(x), len(x)), bool)) if causal else None
-    q, k = (turned(x @ ref.f64(w[...])) for w in (part.query, part.key))
-    return ref.weights(q, k, 2, seen)
+    return ref.weights(*queries_keys(x, part), 2, seen)
 
 
 def features(x, condition, backbone, causal=True, seen_by=None):
@@ -92,9 +101,9 @@ def features(x, condition, backbone, causal=True, seen_by=None):
     return x
 
 
-@pytest.mark.parametrize("modulation", MODULATIONS)
-def test_against_a_reference(modulation):
-    backbone = ref.random(make(modulation=modulation))
+@pytest.mark.parametrize(("modulation", "qk_norm"), WAYS)
+def test_against_a_reference(modulation, qk_norm):
+    backbone = ref.random(make(modulation=modulation, qk_norm=qk_norm))
     x_BTD, condition_BD = draw(0, 2, POSITIONS, 16), draw(1, 2, 16)
     got = jax.jit(lambda m, *given: m(given[0], ANGLES_TK, None, given[1]))(
         backbone, x_BTD, condition_BD
@@ -104,10 +113,10 @@ def test_against_a_reference(modulation):
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("modulation", MODULATIONS)
+@pytest.mark.parametrize(("modulation", "qk_norm"), WAYS)
 @pytest.mark.parametrize("mask", list(Mask))
-def test_observed_inputs_and_weights_against_a_reference(modulation, mask):
-    backbone = ref.random(make(modulation=modulation, mask=mask))
+def test_observed_inputs_and_weights_against_a_reference(modulation, qk_norm, mask):
+    backbone = ref.random(make(modulation=modulation, qk_norm=qk_norm, mask=mask))
     x_BTD, condition_BD = draw(0, 2, POSITIONS, 16), draw(1, 2, 16)
 
     def observe(m, x, c):
@@ -123,6 +132,17 @@ def test_observed_inputs_and_weights_against_a_reference(modulation, mask):
             np.testing.assert_allclose(inputs[layer, image], x, rtol=1e-4, atol=1e-4)
             np.testing.assert_allclose(weights_NBHQK[layer, image], each, rtol=1e-3, atol=1e-5)
     assert len(want) == len(inputs) == 2 and np.abs(want[0][1] - want[1][1]).max() > 0.1
+
+
+def test_normed_queries_and_keys_bound_the_logits():
+    """Queries and keys a thousand times larger change nothing, and start with scales of one."""
+    backbone = jax.jit(make(qk_norm=True))(jax.random.key(0))
+    attention = ref.layer(backbone.layers, 0).attention
+    assert np.all(np.asarray(attention.query_norm.scale[...]) == 1)
+    x_BTD = draw(0, 2, POSITIONS, 16)
+    plain = attention.weights(x_BTD, ANGLES_TK)
+    attention.query[...], attention.key[...] = 1e3 * attention.query[...], 1e3 * attention.key[...]
+    np.testing.assert_allclose(attention.weights(x_BTD, ANGLES_TK), plain, rtol=1e-3, atol=1e-4)
 
 
 def test_infill_sees_the_class_and_drops_its_position():
@@ -142,12 +162,18 @@ def test_infill_sees_the_class_and_drops_its_position():
 
 
 @pytest.mark.parametrize(
-    ("modulation", "unroll"),
-    [("none", False), ("none", True), ("shared", False), ("blocks", True)],
+    ("modulation", "unroll", "qk_norm"),
+    [
+        ("none", False, False),
+        ("none", True, True),
+        ("shared", False, True),
+        ("blocks", True, False),
+    ],
 )
-def test_one_position_at_a_time_is_the_causal_pass(modulation, unroll):
+def test_one_position_at_a_time_is_the_causal_pass(modulation, unroll, qk_norm):
     """In one compiled loop, in a cache longer than the positions, whose rest is not read."""
-    backbone = ref.random(make(modulation=modulation, unroll=unroll), size=0.25)
+    made = make(modulation=modulation, unroll=unroll, qk_norm=qk_norm)
+    backbone = ref.random(made, size=0.25)
     x_BTD, condition_BD = draw(0, 2, POSITIONS, 16), draw(1, 2, 16)
 
     def steps(backbone, x_BTD, condition_BD):

@@ -34,13 +34,14 @@ def moved(head):
     return jax.tree.unflatten(shape, [x + draw(9 + i, *x.shape) for i, x in enumerate(leaves)])
 
 
-def untied(smoothing=0.0):
-    return moved(CategoricalHead(**SIZES, smoothing=smoothing))
+def untied(smoothing=0.0, z_loss=0.0):
+    return moved(CategoricalHead(**SIZES, smoothing=smoothing, z_loss=z_loss))
 
 
-def tied(smoothing=0.0):
+def tied(smoothing=0.0, z_loss=0.0):
     init = Init(rule="normal", std=0.1)
-    return moved(TiedHead(jax.random.key(3), **SIZES, init=init, smoothing=smoothing))
+    made = TiedHead(jax.random.key(3), **SIZES, init=init, smoothing=smoothing, z_loss=z_loss)
+    return moved(made)
 
 
 def f64(x):
@@ -107,3 +108,22 @@ def test_smoothing_mixes_the_targets_with_a_uniform_distribution(make):
     np.testing.assert_allclose(smoothed.nats(X_BTD, CODES_BTS), nats, rtol=1e-5)
     assert plain.objective.key == NATS != smoothed.objective.key
     assert np.abs(expected - nats).min() > 1e-3
+
+
+@pytest.mark.parametrize("make", [untied, tied])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_z_loss_is_the_squared_log_normaliser_of_each_subcode(make, smoothing):
+    weight = 0.25
+    penalised, plain = (
+        head.tied_to(TABLE) if isinstance(head, TiedHead) else head
+        for head in (make(smoothing, weight), make(smoothing))
+    )
+    log_z = scipy.special.logsumexp(np.float64(plain.logits(X_BTD)), axis=-1)
+    expected = np.float64(plain.loss(X_BTD, CODES_BTS)) + weight * (log_z**2).sum(axis=-1)
+    np.testing.assert_allclose(penalised.loss(X_BTD, CODES_BTS), expected, rtol=1e-5)
+    # A likelihood has no penalty, and the loss that has is not called nats.
+    nats = plain.nats(X_BTD, CODES_BTS)
+    np.testing.assert_allclose(penalised.nats(X_BTD, CODES_BTS), nats, rtol=1e-5)
+    words = "smoothed_penalised" if smoothing else "penalised"
+    assert penalised.objective.key == f"loss_{words}_nats_per_token"
+    assert (log_z**2).min() > 1e-3
