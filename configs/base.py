@@ -156,4 +156,5 @@ def execution() -> ConfigDict:
     c.branches = ""  # of a constant rate: durations, comma-separated, whose cooldown begins here
     c.trunk = ""  # of wsd: the duration of the constant-rate run that its first part is taken from
     c.tensorboard = False  # write event files too (needs the tensorboard extra)
+    c.attention_spectra = False  # evaluations say how concentrated W_q W_k^T is (Llama blocks)
     return c

@@ -271,6 +271,9 @@ def admit(config: Mapping[str, Any]) -> AnyRun:
     if not isinstance(run, RunConfig):
         _check_step(run)
     check_execution(run.execution)
+    llama = isinstance(run, RunConfig) and run.model.backbone == "llama"
+    if run.execution.attention_spectra and not llama:
+        raise LabError("config.execution.attention_spectra = True: of the backbone llama only")
     if "/" in run.study or run.study in ("", ".", ".."):
         raise LabError(f'config.study = "{run.study}": a plain folder name is expected')
     check_guard(run.train.guard)

@@ -33,6 +33,7 @@ class ExecutionConfig:
     branches: str = allow(before="")
     trunk: str = allow(before="")
     tensorboard: bool
+    attention_spectra: bool = allow(before=False)
 
 
 def check_execution(execution: ExecutionConfig) -> None:

@@ -31,9 +31,10 @@ class Likelihood:
     training_losses: dict[str, np.ndarray]  # of each image, by name, where they are other numbers
     tokens_per_image: int
     dims_per_image: int
+    others: dict[str, Any] = dataclasses.field(default_factory=dict)  # of the parameters alone
 
-    def row(self) -> dict[str, float | int]:
-        """The mean in three units, and the standard error over images."""
+    def row(self) -> dict[str, Any]:
+        """The mean in three units, and the standard error over images; what else was found."""
         mean, se = mean_and_se(self.nats_per_image)
         return {
             "examples": int(self.nats_per_image.size),
@@ -42,6 +43,7 @@ class Likelihood:
             "loss_nats_per_image": mean,
             "bits_per_dim": bits_per_dim(mean, dims_per_image=self.dims_per_image),
             **{name: mean_and_se(values)[0] for name, values in self.training_losses.items()},
+            **self.others,
         }
 
     def save(self, directory: pathlib.Path, *, step: int) -> None:

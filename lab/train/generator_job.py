@@ -14,7 +14,7 @@ from lab.core.errors import LabError
 from lab.core.keys import Stream, key
 from lab.core.layout import Layout
 from lab.core.units import StepSize
-from lab.models import families
+from lab.models import families, spectra
 from lab.models.generator import Generator
 from lab.models.objective import NATS
 from lab.tokenizers.latents import LatentTokenizer
@@ -195,7 +195,14 @@ class GeneratorJob(Job[RunConfig]):
             training_losses=columns,
             tokens_per_image=self.spec.tokens_per_image,
             dims_per_image=self.spec.dims_per_image,
+            others=spectra.row(spectra.energies(self._grams(params)))
+            if self.run.execution.attention_spectra
+            else {},
         )
+
+    @functools.cached_property
+    def _grams(self) -> Callable[[Any], spectra.Grams]:
+        return jax.jit(spectra.grams, out_shardings=self.layout.replicated())
 
     def amounts(self, step: int) -> dict[str, Any]:
         """Tokens and training FLOPs."""
