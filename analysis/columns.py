@@ -12,7 +12,7 @@ from analysis.table import COLUMN_OF
 from analysis.units import LOSS_UNITS, count_factor, loss_unit
 
 NUMBERS = (*COLUMN_OF, "loss", "loss_se")
-TEXTS = ("name", "identity", "unit")
+TEXTS = ("name", "identity", "unit", "schedule")
 STATUS = "status"
 KEYS = (*NUMBERS, *TEXTS, STATUS)
 PERPLEXITY = "perplexity"  # its logarithm is a loss in nats/token

@@ -1,17 +1,19 @@
-"""The envelope road: which size is lowest at each compute, over the training curves of all runs.
+"""The envelope road: which size is lowest at each compute, over losses that runs could end with.
 
 Approach 1 of Hoffmann et al. 2022 (arXiv:2203.15556), read where it is sharp: at the compute where
-the envelope passes from one size to the next, the optimum is close to their geometric mean. Curves
-of runs whose learning rate is still to fall lie above what a finished run would reach.
+the envelope passes from one size to the next, the optimum is close to their geometric mean. Of runs
+at a constant rate it reads whole training curves; of runs that cool down (wsd, cosine) only the
+ends, joined by size, since a point before a cooldown lies above what a run of that length reaches.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from analysis.ends import LEAST_EVALUATIONS, Annealed, Curve, annealed, curves_of_ends
 from analysis.frontier import (
     LEAST_BUDGETS,
     Frontier,
@@ -30,19 +32,10 @@ from analysis.table import Table
 from analysis.token_cost import Flops, TokenCost, flops_named, token_cost
 
 GRID = 400  # values of C at which curves are compared
-LEAST_EVALUATIONS = 3
 DRAWS = 500
 LEAST_USABLE = 0.5  # share of resamples that must still cross twice
-HOW = "crossings of training curves"
-
-
-@dataclass(frozen=True)
-class Curve:
-    """One run during training: its log N, log C (k,) rising and log loss (k,)."""
-
-    log_n: float
-    log_c: np.ndarray
-    log_loss: np.ndarray
+LEAST_ENDS_AGAIN = 2  # ends of a size in a resample, which has fewer than the table
+OF_CURVES, OF_ENDS = "crossings of training curves", "crossings of the ends of runs"
 
 
 @dataclass(frozen=True)
@@ -58,36 +51,12 @@ class Crossings:
         return 0.5 * (self.below + self.above)
 
 
-def curves(table: Table, flops: Flops | str = Flops.SIX_ND) -> tuple[Curve, ...]:
-    """The training curves of the runs that have at least three evaluations after the start."""
-    flops, column = flops_named(flops), table.loss_column
-    rows = table.evaluations
-    if column not in rows or "identity" not in rows:
-        return ()
-    out = []
-    for run, n in zip(table.runs.itertuples(), table.variable("N"), strict=True):
-        own = rows[(rows["identity"] == run.identity) & (rows["tokens"] > 0)]
-        own = own[(own[column] > 0) & np.isfinite(own[column])]
-        if "weights" in own and "weights" in table.runs:
-            own = own[own["weights"] == run.weights]
-        if flops is Flops.COUNTED:
-            own = own[own["flops"] > 0].drop_duplicates("flops", keep="last")
-        own = own.drop_duplicates("tokens", keep="last").sort_values("tokens")
-        if len(own) < LEAST_EVALUATIONS:
-            continue
-        tokens, loss = own["tokens"].to_numpy(float), own[column].to_numpy(float)
-        cost = 6.0 * n * tokens if flops is Flops.SIX_ND else own["flops"].to_numpy(float)
-        out.append(Curve(float(np.log(n)), np.log(cost), np.log(loss)))
-    return tuple(out)
-
-
 def _losses(found: Sequence[Curve], grid: np.ndarray) -> np.ndarray:
     """Log loss of each curve on the grid of log C, (curves, grid); NaN outside the curve."""
     from scipy.interpolate import PchipInterpolator
 
-    return np.array(
-        [PchipInterpolator(own.log_c, own.log_loss, extrapolate=False)(grid) for own in found]
-    )
+    rows = [PchipInterpolator(own.log_c, own.log_loss, extrapolate=False)(grid) for own in found]
+    return np.array(rows).reshape(len(found), len(grid))
 
 
 def _by_size(log_n: np.ndarray, losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -153,16 +122,46 @@ class _Lines:
         return percentiles(point, draws, self.level)
 
 
+@dataclass
+class _Redrawn:
+    """Log losses on the grid of runs that were drawn; ends of a size drawn before are kept."""
+
+    found: Annealed
+    grid: np.ndarray
+
+    def __post_init__(self) -> None:
+        self.log_n = np.array([own.log_n for own in self.found.curves])
+        self.losses = _losses(self.found.curves, self.grid)
+        self.size_of_end = np.array([end.log_n for end in self.found.ends])
+        self.known: dict[tuple[int, ...], np.ndarray] = {}
+
+    def crossings(self, drawn: np.ndarray) -> Crossings:
+        """Those of the runs with these numbers, curves first."""
+        whole = len(self.found.curves)
+        of_ends, kept = drawn[drawn >= whole] - whole, drawn[drawn < whole]
+        rows, sizes = [self.losses[kept]], [self.log_n[kept]]
+        for size in np.unique(self.size_of_end[of_ends]):
+            own = tuple(of_ends[self.size_of_end[of_ends] == size].tolist())
+            if own not in self.known:
+                self.known[own] = self._row(own)
+            rows.append(self.known[own])
+            sizes.append(np.full(len(self.known[own]), size))
+        return _crossings(*_by_size(np.concatenate(sizes), np.concatenate(rows)), self.grid)
+
+    def _row(self, own: tuple[int, ...]) -> np.ndarray:
+        """(1, grid), or (0, grid) where the ends are too few."""
+        ends = [self.found.ends[index] for index in own]
+        return _losses(curves_of_ends(ends, LEAST_ENDS_AGAIN), self.grid)
+
+
 def _resampled(
-    found: Sequence[Curve], fitted: Line, *, draws: int, seed: int, level: float
+    found: Annealed, fitted: Line, *, draws: int, seed: int, level: float
 ) -> _Lines | str:
     """The lines of resampled runs, or why they are too few."""
-    grid, rng = _grid(found), np.random.default_rng(seed)
-    log_n, losses = np.array([own.log_n for own in found]), _losses(found, grid)
-    levels, slopes = [], []
+    runs, rng = len(found.curves) + len(found.ends), np.random.default_rng(seed)
+    redrawn, levels, slopes = _Redrawn(found, _grid(_joined(found))), [], []
     for _ in range(draws):
-        kept = np.unique(rng.integers(0, len(found), len(found)))
-        made = _crossings(*_by_size(log_n[kept], losses[kept]), grid)
+        made = redrawn.crossings(np.unique(rng.integers(0, runs, runs)))
         if len(made.log_c) < 2 or np.ptp(made.log_c) == 0:
             continue
         slope, level_ = np.polyfit(made.log_c - fitted.center, made.log_n, 1)
@@ -173,33 +172,62 @@ def _resampled(
     return _Lines(fitted, np.array(levels), np.array(slopes), level)
 
 
+def _joined(found: Annealed) -> tuple[Curve, ...]:
+    """Training curves, and the curves through the ends of each size."""
+    return found.curves + curves_of_ends(found.ends)
+
+
+def _without_curves(found: Annealed) -> tuple[Standing, str]:
+    """The status and reason where nothing can be compared."""
+    if not found.ends:
+        reason = f"no run has {LEAST_EVALUATIONS} evaluations after its start in the table"
+        return Standing.NO_CURVES, reason
+    sizes = len({end.log_n for end in found.ends})
+    return Standing.TOO_FEW_POINTS, (
+        f"only ends count, and none of {sizes} size{'s' * (sizes != 1)} ends at "
+        f"{LEAST_EVALUATIONS} values of C; without them no envelope has a shape"
+    )
+
+
 def envelope(
     table: Table,
     *,
     targets: Sequence[float] = (),
     level: float = 0.9,
     flops: Flops | str = Flops.SIX_ND,
+    ends_only: bool = False,
     draws: int = DRAWS,
     seed: int = 0,
 ) -> Road:
-    """The envelope road of a table; intervals resample the runs."""
-    found = curves(table, flops)
-    if not found:
-        reason = f"no run has {LEAST_EVALUATIONS} evaluations after its start in the table"
-        return refused(RoadName.ENVELOPE, HOW, Standing.NO_CURVES, reason, level)
-    made = crossings(found)
+    """The envelope road of a table; intervals resample the runs.
+
+    `ends_only` says that runs without a schedule in the table were annealed at their end.
+    """
+    found = annealed(table, flops_named(flops), ends_only=ends_only)
+    all_curves = _joined(found)
+    how = OF_ENDS if found.ends else OF_CURVES
+    if found.ends and found.curves:
+        how = f"{OF_CURVES} and the ends of runs"
+
+    def refusal(standing: Standing, reason: str) -> Road:
+        return refused(RoadName.ENVELOPE, how, standing, reason, level, found.notes)
+
+    if not all_curves:
+        return refusal(*_without_curves(found))
+    made = crossings(all_curves)
     if len(made.log_c) < LEAST_BUDGETS:
-        count = len({own.log_n for own in found})
+        count = len({own.log_n for own in all_curves})
         reason = (
             f"the envelope of {count} size{'s' * (count != 1)} passes from one to the next "
             f"{len(made.log_c)} times; {LEAST_BUDGETS} are needed"
         )
-        return refused(RoadName.ENVELOPE, HOW, Standing.TOO_FEW_POINTS, reason, level)
+        return refusal(Standing.TOO_FEW_POINTS, reason)
     fitted = line(made.log_c, made.log_n, np.zeros(len(made.log_c)))
     lines = _resampled(found, fitted, draws=draws, seed=seed, level=level)
     if isinstance(lines, str):
-        return refused(RoadName.ENVELOPE, HOW, Standing.TOO_FEW_POINTS, lines, level)
-    return _road(made, lines, token_cost(table, flops_named(flops)), targets)
+        return refusal(Standing.TOO_FEW_POINTS, lines)
+    road = _road(made, lines, token_cost(table, flops_named(flops)), targets)
+    return replace(road, how=how, notes=found.notes)
 
 
 def _tokens(log_c: float, of_n: Value, cost: TokenCost) -> tuple[Value, Value]:
@@ -228,5 +256,5 @@ def _road(made: Crossings, lines: _Lines, cost: TokenCost, targets: Sequence[flo
     )
     frontier = Frontier(slope, Value(*of_d), lines.at(0.0).exp(), marks)
     return Road(
-        RoadName.ENVELOPE, HOW, Standing.FOUND, "", lines.level, frontier, tuple(places), ()
+        RoadName.ENVELOPE, OF_CURVES, Standing.FOUND, "", lines.level, frontier, tuple(places), ()
     )

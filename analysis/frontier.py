@@ -147,9 +147,16 @@ class Road:
         return None
 
 
-def refused(name: RoadName, how: str, standing: Standing, reason: str, level: float) -> Road:
+def refused(
+    name: RoadName,
+    how: str,
+    standing: Standing,
+    reason: str,
+    level: float,
+    notes: tuple[str, ...] = (),
+) -> Road:
     """A road without numbers."""
-    return Road(name, how, standing, reason, level)
+    return Road(name, how, standing, reason, level, notes=notes)
 
 
 def beyond(value: float, data: np.ndarray) -> float:

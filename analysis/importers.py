@@ -256,7 +256,8 @@ def _table(found: list[_Found], columns: Columns, source: str, convention: str) 
             )
         places[identity] = item.row.place
         who = {"identity": identity, "name": name or identity}
-        rows.append({**values, **who, "source": item.row.place})
+        made = {"schedule": _text(item, "schedule", columns)} if "schedule" in columns else {}
+        rows.append({**values, **who, **made, "source": item.row.place})
         curve, gaps = _evaluations(item, columns, who)
         evaluations += curve
         left_out += gaps
@@ -301,7 +302,7 @@ def _scaled(rows: list[dict], columns: Columns, source: str, convention: str) ->
     used = {c.key: (c.key, c.unit) for c in columns.numbers if c.key not in ("loss", "loss_se")}
     losses = [key for key in ("loss", "loss_se") if key in columns]
     used |= {key: (key, columns.loss_unit) for key in losses}
-    texts = ("name", "identity", "source")
+    texts = ("name", "identity", "source", "schedule")
     used |= {key: (key, "text") for key in texts if key in frame}
     table = from_frame(frame, columns=used, source=source, convention=convention)
     if columns.compute_6nd:

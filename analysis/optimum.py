@@ -231,14 +231,16 @@ def optimum(
     budgets: Sequence[float] | None = None,
     tolerance: float = TOLERANCE,
     noise: str = "residual",
+    ends_only: bool = False,
     draws: int = DRAWS,
     seed: int = 0,
 ) -> Optimum:
     """N*(C) and D*(C) of a table by envelope, isoFLOP and a law L(N, D), at targets in FLOPs.
 
     `law` is a fit of N and D; without it `form` is fitted. `flops` says which C is meant: 6 N D,
-    or as the runs counted it. `budgets` and `tolerance` say which runs are one isoFLOP bowl. A bad
-    design gives a road with a status and no numbers; a bad argument an AnalysisError.
+    or as the runs counted it. `budgets` and `tolerance` say which runs are one isoFLOP bowl;
+    `ends_only` that runs without a schedule in the table count with their ends alone. A bad design
+    gives a road with a status and no numbers; a bad argument an AnalysisError.
     """
     if not 0 < level < 1:
         raise AnalysisError(f"level {level}: must be between 0 and 1")
@@ -255,6 +257,8 @@ def optimum(
         by_law = refused(RoadName.PARAMETRIC, form, Standing.NO_LAW, found, level)
     else:
         by_law = parametric(table, found, targets=used, level=level, flops=flops)
-    by_envelope = envelope(table, targets=used, level=level, flops=flops, seed=seed)
+    by_envelope = envelope(
+        table, targets=used, level=level, flops=flops, ends_only=ends_only, seed=seed
+    )
     misfit = token_cost(table, flops).misfit
     return Optimum(table, flops, used, level, bowls, (by_envelope, bowls.road, by_law), misfit)

@@ -26,6 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="an isoFLOP budget; without it runs of nearly one C are one budget",
     )  # fmt: skip
     add("--tolerance", type=float, default=0.02, help="how close to a budget a run's C must be")
+    add(
+        "--ends-only", action="store_true",
+        help="runs without a schedule in the table count in the envelope with their ends alone",
+    )  # fmt: skip
     add("--level", type=float, default=0.9, help="level of the intervals")
     add("--sensitivity", action="store_true", help="add the table over conventions of N and C")
     add("--plot", metavar="PATH", help="write the frontier as SVG")
@@ -41,6 +45,7 @@ def run(options: argparse.Namespace, table: Table) -> str:
         "interpolant": options.interpolant,
         "budgets": options.budget,
         "tolerance": options.tolerance,
+        "ends_only": options.ends_only,
         "level": options.level,
     }
     found = optimum(table, targets=options.target, flops=options.flops, **chosen)

@@ -23,10 +23,11 @@ def _place(place: Place) -> str:
 
 def _road(road: Road) -> list[str]:
     head = f"{road.name.value} ({road.how})   [{road.standing.value}]"
+    notes = [f"    note: {note}" for note in road.notes]
     if road.frontier is None:
-        return [head, f"    {road.reason}"]
+        return [head, f"    {road.reason}", *notes]
     lines = [head, f"    N* ~ C^{road.exponent_n}, D* ~ C^{road.exponent_d}"]
-    return lines + [_place(place) for place in road.places] + [f"    note: {n}" for n in road.notes]
+    return lines + [_place(place) for place in road.places] + notes
 
 
 def _disagreement(pair: Disagreement) -> str:

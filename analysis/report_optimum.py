@@ -20,14 +20,13 @@ def _row(road: Road) -> tuple:
 
 
 def _roads(found: Optimum) -> str:
-    """The three roads; the reason of a refused one and the notes of the others below."""
+    """The three roads; the reasons of the refused ones and the notes of all below."""
     heads = ("road", "how", "status", "N* ~ C^x", "D* ~ C^x")
     reasons = [f"{road.name.value}: {road.reason}" for road in found.roads if not road.frontier]
     refused = "".join(f'<p class="bad">{page.text(f"Refused: {why}.")}</p>' for why in reasons)
     notes = "".join(
         f'<p class="warn">{page.text(f"{road.name.value}: {note}")}</p>'
         for road in found.roads
-        if road.frontier
         for note in road.notes
     )
     return page.table(heads, map(_row, found.roads), left=3) + refused + notes

@@ -8,9 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from analysis import schedule
 from analysis.errors import AnalysisError
 from analysis.groups import refuse_incomparable, side_by_side
-from analysis.quality_metric import Measured, evaluations, measure, refuse_ways
+from analysis.quality_metric import Measured, measure, refuse_ways
+from analysis.quality_metric import evaluations as metric_evaluations
 from analysis.recipe import add_columns, refuse_varied
 from analysis.records import LeftOut, Run, number, read_run, record_paths
 from analysis.records import field as row_field
@@ -60,6 +62,7 @@ def _row(run: Run, directory: Path, convention: str) -> dict:
         "weights": str(final.get("weights")),
         "step": int(number(final, "step", path)),
         "commit": run.commit,
+        schedule.COLUMN: schedule.schedule_of(run.recipe, number(head, "steps", path)),
         "record": str(path.relative_to(directory)),
     }
 
@@ -131,7 +134,7 @@ class Study:
         _refuse_duplicates(runs, self.source)
         runs = runs.sort_values(["N", "D_tokens", "seed", "identity"]).reset_index(drop=True)
         return Table(
-            runs, self._evaluations(runs), self.convention, self.source, self.left_out, self.unit,
+            runs, self.evaluations(runs), self.convention, self.source, self.left_out, self.unit,
             quantity=self.metric or "loss", spikes=self._spikes(),
         )  # fmt: skip
 
@@ -143,9 +146,10 @@ class Study:
             for row in run.spikes
         )
 
-    def _evaluations(self, runs: pd.DataFrame) -> pd.DataFrame:
+    def evaluations(self, runs: pd.DataFrame) -> pd.DataFrame:
+        """All validation rows of these runs, the metric where one is in the place of the loss."""
         if self.measured:
-            return evaluations(self.measured, runs)
+            return metric_evaluations(self.measured, runs)
         kept = set(runs["identity"])
         frame = _evaluations([run for run in self.found if run.header["identity"] in kept])
         return in_unit(frame, self.unit, runs)
@@ -159,11 +163,13 @@ def read_study(
     metric: str | None = None,
     unit: str = PER_TOKEN,
     where: Mapping[str, object] | None = None,
+    trunks_stay: bool = False,
 ) -> Study:
     """Every finished run at or below the directory with its columns; `where` is only looked at.
 
     A trunk, in which the cooldowns of other runs begin, is left out beside them, unless `where`
     chooses it by the schedule or by name: without a cooldown of its own it is no run of their law.
+    With `trunks_stay` it is one, for a law of whole curves.
 
     With a metric of quality.jsonl its value is in the place of the loss, a row for each way in
     which it was measured at the last step.
@@ -181,7 +187,7 @@ def read_study(
     left_out = tuple(run for run in read if isinstance(run, LeftOut))
     trunks = tuple(run for run in found if run.is_trunk)
     chosen = {SCHEDULE, "name", "identity"} & set(where or {})
-    if len(trunks) < len(found) and not chosen:
+    if len(trunks) < len(found) and not chosen and not trunks_stay:
         found = tuple(run for run in found if not run.is_trunk)
         left_out += tuple(map(_trunk, trunks))
     if not found:

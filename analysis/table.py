@@ -23,7 +23,7 @@ CONVENTIONS = {
     "total": ("params_embedding", "params_blocks", "params_head"),
 }
 COLUMN_OF = {"N": "N", "D": "D_tokens", "C": "C_flops", "U": "U_tokens"}
-TEXTS = ("name", "identity", "source")
+TEXTS = ("name", "identity", "source", "schedule")
 PER_TOKEN = "nats/token"
 SAME_TOKENS = 1e-3  # relative difference below which two runs saw as many tokens
 LEAST_LADDER = 4
@@ -185,7 +185,8 @@ def from_frame(
 
     Units are those of analysis/units.py: counts in thousands to trillions, D also in steps of so
     many tokens ("6144/step"); losses become nats/token, nats/image, bits/dim or bits/byte.
-    "name", "identity" and "source" (file and row of a point) take the unit "text".
+    "name", "identity", "source" (file and row of a point) and "schedule" (constant, wsd, cosine,
+    ...; empty: not known) take the unit "text".
     """
     import pandas as pd
 

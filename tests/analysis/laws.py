@@ -87,3 +87,33 @@ def curves_table(
             }
         )  # fmt: skip
     return Table(pd.DataFrame(runs), pd.DataFrame(rows), "blocks", "synthetic")
+
+
+def ends_table(
+    truth: Truth,
+    *,
+    sizes: int = 8,
+    lengths: int = 5,
+    noise: float = 0.0,
+    seed: int = 0,
+    schedule: str | None = "wsd",
+    before: float = 0.05,
+) -> Table:
+    """Runs of each size at several lengths around its optimum, as branching cooldowns give them.
+
+    Evaluations at a half and at .8 of a run are `before` (log units) above a run of that length;
+    noise by run. Without a `schedule` the table has no such column.
+    """
+    rng, runs, rows = np.random.default_rng(seed), [], []
+    for size, c in enumerate(np.geomspace(1e18, 1e21, sizes)):
+        n = truth.best_n(c)
+        for length, d in enumerate(np.geomspace(c / 12, c * 12, lengths) / 6 / n):
+            own = np.exp(noise * rng.standard_normal())
+            name = {"identity": f"run{size}-{length}", "name": f"s{size}-{length}"}
+            for share, above in ((0.5, before), (0.8, before), (1.0, 0.0)):
+                loss = float(truth.loss(n, share * d) * np.exp(above) * own)
+                tokens = {"tokens": share * d, "flops": 6 * n * share * d}
+                rows.append({**name, **tokens, "loss_nats_per_token": loss})
+            end = {"N": n, "D_tokens": d, "C_flops": 6 * n * d, "loss_nats_per_token": loss}
+            runs.append({**name, **end} | ({} if schedule is None else {"schedule": schedule}))
+    return Table(pd.DataFrame(runs), pd.DataFrame(rows), "blocks", "branches")

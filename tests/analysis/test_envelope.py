@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from analysis import AnalysisError, read_runs
-from analysis.envelope import Curve, crossings, curves, envelope
+from analysis.ends import Curve, annealed
+from analysis.envelope import crossings, envelope
 from analysis.frontier import Standing
+from analysis.token_cost import Flops
 from tests.analysis.laws import Truth, curves_table, isoflop_table
 
 
@@ -88,10 +90,10 @@ def test_curves_of_a_study_are_those_of_its_records(ladder):
     for step, tokens in ((80, 1e6), (240, 3e6)):  # records of the fixture have two late evaluations
         extra = runs[runs["step"] == 160].assign(step=step, tokens=tokens, flops=np.nan)
         runs = type(runs)(np.concatenate([runs, extra]), columns=runs.columns).infer_objects()
-    found = curves(replace(table, evaluations=runs))
+    found = annealed(replace(table, evaluations=runs), Flops.SIX_ND).curves
     assert len(found) == len(table)
     np.testing.assert_allclose([own.log_n for own in found], np.log(table.variable("N")))
     np.testing.assert_allclose(
         found[0].log_c, np.log(6 * table.variable("N")[0] * 1e6 * np.arange(1, 5))
     )
-    assert curves(table) == ()
+    assert annealed(table, Flops.SIX_ND).curves == ()
