@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from analysis.bootstrap import Method as Method
     from analysis.compare import Comparison as Comparison
     from analysis.compare import compare as compare
+    from analysis.curve_fit import CurveFit as CurveFit
+    from analysis.curve_fit import fit_curves as fit_curves
     from analysis.design import next_runs as next_runs
     from analysis.differences import neighbours as neighbours
     from analysis.differences import paired as paired
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
     from analysis.forms import separable as separable
     from analysis.forms import skaling as skaling
     from analysis.importers import import_runs as import_runs
+    from analysis.learning_curves import Curves as Curves
+    from analysis.learning_curves import read_curves as read_curves
     from analysis.losses import Asymmetric as Asymmetric
     from analysis.losses import Huber as Huber
     from analysis.losses import Lad as Lad
@@ -50,6 +54,7 @@ if TYPE_CHECKING:
     from analysis.plan import PlanStatus as PlanStatus
     from analysis.prediction import Images as Images
     from analysis.profile import Profile as Profile
+    from analysis.rates import Schedule as Schedule
     from analysis.report import write_report as write_report
     from analysis.run_table import read_table as read_table
     from analysis.run_table import write_table as write_table
@@ -62,6 +67,7 @@ if TYPE_CHECKING:
 _HOME = {
     "bootstrap": ("Method",),
     "compare": ("Comparison", "compare"),
+    "curve_fit": ("CurveFit", "fit_curves"),
     "design": ("next_runs",),
     "importers": ("import_runs",),
     "noise": ("Noise", "noise_of"),
@@ -77,7 +83,9 @@ _HOME = {
     "fit": ("Fit", "fit"),
     "forecast": ("Forecast", "forecast", "freeze", "verify"),
     "forms": ("form_named", "named_forms", "power", "power_floor", "separable", "skaling"),
+    "learning_curves": ("Curves", "read_curves"),
     "losses": ("Asymmetric", "Huber", "Lad", "SoftL1", "Squares"),
+    "rates": ("Schedule",),
     "report": ("write_report",),
     "table": ("Table", "from_frame", "read_csv", "read_runs"),
 }

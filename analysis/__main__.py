@@ -250,8 +250,15 @@ def _say_metric(options: argparse.Namespace, table: Table) -> None:
 
 
 def _run_fit(options: argparse.Namespace) -> None:
+    from analysis import curve_command
+    from analysis.annealing import OF_CURVES
     from analysis.fit_command import run_fit
 
+    if options.form in OF_CURVES:
+        curve_command.run(options, _pairs(options.where, "--where"), _pinned(options), _say)
+        _next(options, f"report {options.directory}")
+        return
+    curve_command.refuse_flags(options)
     table = _table(options)
     _say_metric(options, table)
     run_fit(options, table, loss=_loss(options), pinned=_pinned(options), say=_say)

@@ -187,15 +187,20 @@ def bootstrap(
 ) -> Draws:
     """Refit resamples, warm-started and run to a certificate each; the others are only counted."""
     made = resample(fit, method=method, draws=draws, seed=seed, clusters=clusters)
-    theta, certified = _refits(fit, made.y, made.w, seed)
+    theta, certified = refits(fit, made.y, made.w, seed)
     good = certified & made.usable
     return Draws(theta[good], made.noise[good], draws, int(good.sum()), method)
 
 
-def _refits(fit: Estimate, y: np.ndarray, w: np.ndarray, seed: int) -> tuple[np.ndarray, ...]:
-    """Theta (B, P) and certified (B,): from the fit, and where that fails from random starts."""
+def refits(
+    fit: Estimate, y: np.ndarray, w: np.ndarray, seed: int, warm: np.ndarray | None = None
+) -> tuple[np.ndarray, ...]:
+    """Theta (B, P) and certified (B,): from the fit, and where that fails from random starts.
+
+    `warm` (B, P) is where each begins instead of the fit.
+    """
     problem, w = fit.problem, np.broadcast_to(w, y.shape)
-    starts = np.tile(fit.theta, (len(y), 1))
+    starts = np.tile(fit.theta, (len(y), 1)) if warm is None else warm
     found = solver.solve(problem, y=y, w=w, starts=starts, limit=REFIT_STEPS)
     theta, certified = found.theta.copy(), found.certified.copy()
     left = np.flatnonzero(~certified)

@@ -67,11 +67,12 @@ def families_of(options: argparse.Namespace, where: Mapping[str, str], form: str
     from analysis.families import OF_IMAGES, families
     from analysis.losses import loss_named
     from analysis.study import read_study
+    from analysis.table import PER_TOKEN
 
-    unit = {} if options.metric else {"unit": options.unit or OF_IMAGES}
+    unit = PER_TOKEN if options.metric else options.unit or OF_IMAGES
     study = read_study(
         options.directory, convention=options.convention or "blocks", weights=options.weights,
-        metric=options.metric, where=where, **unit,
+        metric=options.metric, where=where, unit=unit,
     )  # fmt: skip
     return families(
         study, options.by, where=where, form=form, loss=loss_named(options.loss or "squares"),

@@ -31,6 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--profile", action="append", default=[], metavar="NAME",
         help="also the interval of a parameter by its profile",
     )  # fmt: skip
+    from analysis import curve_command
+
+    curve_command.add_arguments(parser)
 
 
 def points_for(form: str, table: Table) -> Table:

@@ -3,6 +3,7 @@
     L(x)        power (M1), power_floor (M2), saturating (M3), sigmoid (M4), broken (BNSL)
     L(N, D)     separable, shared_exponent, skaling, kaplan
     L(N, D, U)  repeats, repeats_excess: U unique tokens among D
+    L(N, S, R)  annealing, annealing_S: whole curves with their schedule (analysis/curve_fit.py)
 
 A new law is a class of about 20 lines in curves.py, surfaces.py or a file of its own (the entries
 of theta, a formula, the log loss in scaled units, its amplitudes; gradients come from a complex
@@ -11,6 +12,7 @@ step where it gives no own) and one line in `named_forms`. Every test of laws th
 
 from __future__ import annotations
 
+from analysis.annealing import OF_CURVES, Annealing
 from analysis.curves import Broken, Saturating, Sigmoid
 from analysis.errors import AnalysisError
 from analysis.form import Form
@@ -73,8 +75,23 @@ def repeats_excess() -> Repeats:
     return Repeats("repeats_excess", ("N", "D", "U"), excess=True)
 
 
+def annealing() -> Annealing:
+    """L(N, S, R) of every evaluation of runs: S tokens at the peak rate, R mean relative rate."""
+    return Annealing(OF_CURVES[0], ("N", "S", "R"))
+
+
+def annealing_one_size() -> Annealing:
+    """L(S, R), the same for runs of one size."""
+    return Annealing(OF_CURVES[1], ("S", "R"))
+
+
+def curve_forms() -> dict[str, Annealing]:
+    """The laws of whole curves by name: `fit_curves` fits them, with the schedules of the runs."""
+    return {form.name: form for form in (annealing(), annealing_one_size())}
+
+
 def named_forms() -> dict[str, Form]:
-    """Every form by its name."""
+    """Every form of a table of runs by its name."""
     curves = (power_floor, power, saturating, sigmoid, broken)
     forms: list[Form] = [make(variable) for make in curves for variable in ("N", "D", "C")]
     forms += [broken(variable, breaks=2) for variable in ("N", "D", "C")]
@@ -85,6 +102,11 @@ def named_forms() -> dict[str, Form]:
 def form_named(name: str) -> Form:
     """The form of that name; an AnalysisError lists the names."""
     forms = named_forms()
+    if name in OF_CURVES:
+        raise AnalysisError(
+            f"form {name!r}: of whole curves; fit_curves(read_curves(DIR), {name!r}) or "
+            f"`python -m analysis fit DIR --form {name}`"
+        )
     if name not in forms:
         raise AnalysisError(f"form {name!r}: allowed are {', '.join(forms)}")
     return forms[name]

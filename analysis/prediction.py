@@ -58,13 +58,13 @@ class Prediction:
         return out.assign(**{name: getattr(self, name) for name in columns})
 
 
-def _distance(fit: Estimate, x: np.ndarray) -> np.ndarray:
+def distance_of(fit: Estimate, x: np.ndarray) -> np.ndarray:
     """Factor by which x (m, V) lies beyond the largest run, or below the smallest; 1 inside."""
     size, own = fit.form.size(fit.points.x), fit.form.size(x)
     return np.maximum(np.maximum(own / size.max(), size.min() / own), 1.0)
 
 
-def _widening_at(errors: tuple[ForwardError, ...], distance: np.ndarray) -> np.ndarray:
+def widening_at(errors: tuple[ForwardError, ...], distance: np.ndarray) -> np.ndarray:
     """From 1 at the edge of the data to the full widening at the mean distance of the checks."""
     full = widening(errors)
     if full == 1.0:
@@ -95,8 +95,8 @@ def predict(
     if not draws.certified:
         raise AnalysisError(f"{fit.form.formula}: no bootstrap refit converged; no interval")
     center = fit.predict(x)
-    distance = _distance(fit, x)
-    factor = _widening_at(errors, distance)
+    distance = distance_of(fit, x)
+    factor = widening_at(errors, distance)
     law = (fit.predict(x, draws.theta) - center) * factor
     noise = draws.noise.copy()
     if images is Images.OTHER:

@@ -20,9 +20,9 @@ from analysis.amplitude import ByAmplitude
 from analysis.bootstrap import (
     DRAWS,
     Method,
-    _refits,
     check_level,
     degrees_of_freedom,
+    refits,
     resample,
     residual_sd,
 )
@@ -256,7 +256,7 @@ def _quantile(
     """Of the drop at the fitted value over resamples of the fit."""
     fit = held.fit
     made = resample(fit, method=method, draws=draws, seed=seed, clusters=clusters)
-    theta, certified = _refits(fit, made.y, made.w, seed)
+    theta, certified = refits(fit, made.y, made.w, seed)
     at = np.full(draws, held.theta[held.index])
     starts = np.tile(held.theta, (draws, 1))
     less = solver.solve(held.problem(at), y=made.y, w=made.w, starts=starts)

@@ -145,17 +145,17 @@ def test_uncertified_refits_are_counted_and_not_used(monkeypatch):
         power_floor(), ladder(8, 2e-3, np.random.default_rng(1)), loss=Huber(), pinned={}
     )
     whole = uncertainty.bootstrap(fit, draws=20)
-    refits = bootstrap._refits
+    refits = bootstrap.refits
 
     def half(*arguments):
         theta, certified = refits(*arguments)
         return theta, certified & (np.arange(len(theta)) % 2 == 0)
 
-    monkeypatch.setattr(bootstrap, "_refits", half)
+    monkeypatch.setattr(bootstrap, "refits", half)
     draws = uncertainty.bootstrap(fit, draws=20)
     assert (draws.certified, draws.uncertified) == (10, 10)
     np.testing.assert_array_equal(draws.theta, whole.theta[::2])
-    monkeypatch.setattr(bootstrap, "_refits", lambda *a: (refits(*a)[0], np.zeros(20, bool)))
+    monkeypatch.setattr(bootstrap, "refits", lambda *a: (refits(*a)[0], np.zeros(20, bool)))
     with pytest.raises(AnalysisError, match="no bootstrap refit converged"):
         uncertainty.parameter_intervals(fit, uncertainty.bootstrap(fit, draws=20), 0.9)
 
