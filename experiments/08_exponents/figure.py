@@ -69,7 +69,8 @@ def main() -> None:
         if not (folder / f"exponents_{kind}").is_dir():
             continue
         table = read_runs(folder / f"exponents_{kind}")
-        loss, c_flops = (table.runs[name].to_numpy() for name in ("bits_per_dim", "C_flops"))
+        columns = (table.runs[name] for name in ("bits_per_dim", "C_flops"))
+        loss, c_flops = (np.asarray(column, float) for column in columns)
         frontiers[kind] = hull(c_flops, loss)
         color = f"C{number}"
         left.plot(c_flops, loss, "o", markersize=2.5, color=color, alpha=0.5)
@@ -78,10 +79,13 @@ def main() -> None:
         for form in FORMS:
             print(fit(form, table).summary())
         print(optimum(table).summary())
+    if not frontiers:
+        sys.exit(f"error: {folder}: holds no {', '.join(f'exponents_{kind}' for kind in KINDS)}")
     for one, other in itertools.combinations(frontiers, 2):
         print(ratios(frontiers, other, one))
     left.set(xscale="log", yscale="log", xlabel="C, counted FLOPs", ylabel="bits/dim")
     left.legend(frameon=False, fontsize=6)
+    (HERE / "results").mkdir(exist_ok=True)
     figure.savefig(HERE / "results" / "exponents.svg")
 
 

@@ -4,7 +4,7 @@
 
 Such a process writes blocks 0, 2, 4 and 6 to its standard output, image after image: label and
 bytes of the file as two little-endian uint32, then the file. It is as far ahead as the pipe lets
-it, and ends with the reader.
+it, and ends with the reader, which alone hears signals that ask to stop.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ import itertools
 import json
 import os
 import pathlib
+import signal
 import struct
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from typing import IO
 
@@ -44,12 +46,12 @@ def examples_of(knobs: Knobs, seed: int, split: str, count: int) -> Iterator[Exa
         yield from itertools.islice(made, count)
         return
     with contextlib.ExitStack() as stack:
-        pipes = [
+        makers = [
             stack.enter_context(_maker(knobs, seed, split, range(first, blocks, processes)))
             for first in range(processes)
         ]
         for index in range(count):
-            yield _read(pipes[index // BLOCK % processes])
+            yield makers[index // BLOCK % processes].read()
 
 
 def encoded_block(knobs: Knobs, seed: int, split: str, block: int) -> Iterator[Example]:
@@ -59,9 +61,44 @@ def encoded_block(knobs: Knobs, seed: int, split: str, block: int) -> Iterator[E
         yield encode_png(image), int(label)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Maker:
+    """A process that makes images."""
+
+    process: subprocess.Popen[bytes]
+    said: IO[bytes]  # its standard error
+
+    def read(self) -> Example:
+        """The next image. Raises LabError where the process has ended before it."""
+        pipe = self.process.stdout
+        assert pipe is not None  # a pipe was asked for
+        head = pipe.read(HEAD.size)
+        label, size = HEAD.unpack(head) if len(head) == HEAD.size else (0, 0)
+        image = pipe.read(size)
+        if not size or len(image) < size:
+            raise LabError(
+                f"dead_leaves: a process that makes images ended early ({self._end()}); is there "
+                "memory enough? The same command begins anew"
+            )
+        return image, label
+
+    def _end(self) -> str:
+        """How it ended, and the last line that it said."""
+        code = self.process.wait()
+        self.said.seek(0)
+        lines = self.said.read().decode(errors="replace").split("\n")
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+        end = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        return f"{end}: {last[:200]}" if last else end
+
+
 @contextlib.contextmanager
-def _maker(knobs: Knobs, seed: int, split: str, blocks: range) -> Iterator[IO[bytes]]:
-    """The output of a process that makes these blocks; it is killed at the end if it still runs."""
+def _maker(knobs: Knobs, seed: int, split: str, blocks: range) -> Iterator[_Maker]:
+    """A process that makes these blocks; it is killed at the end if it still runs.
+
+    It starts in the folder of this code, so that it makes what this code does wherever the reader
+    stands, and in a session of its own: Ctrl-C of a terminal is for the reader.
+    """
     asked = {
         "knobs": dataclasses.asdict(knobs),
         "seed": seed,
@@ -69,30 +106,21 @@ def _maker(knobs: Knobs, seed: int, split: str, blocks: range) -> Iterator[IO[by
         "blocks": [blocks.start, blocks.stop, blocks.step],
     }
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    process = subprocess.Popen(
-        [sys.executable, "-m", "lab.data.leaf_blocks", json.dumps(asked)],
-        stdout=subprocess.PIPE,
-        stdin=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": path},
-    )
-    assert process.stdout is not None  # a pipe was asked for
-    with process:
-        try:
-            yield process.stdout
-        finally:
-            process.kill()
-
-
-def _read(pipe: IO[bytes]) -> Example:
-    head = pipe.read(HEAD.size)
-    label, size = HEAD.unpack(head) if len(head) == HEAD.size else (0, 0)
-    image = pipe.read(size)
-    if not size or len(image) < size:
-        raise LabError(
-            "dead_leaves: a process that makes images ended early; is there memory enough? The "
-            "same command begins anew"
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "lab.data.leaf_blocks", json.dumps(asked)],
+            stdout=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            stderr=said,
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"},
+            start_new_session=True,
         )
-    return image, label
+        with process:
+            try:
+                yield _Maker(process, said)
+            finally:
+                process.kill()
 
 
 def _write(asked: str, out: IO[bytes]) -> None:
@@ -104,13 +132,18 @@ def _write(asked: str, out: IO[bytes]) -> None:
 
 
 def _cores() -> int:
-    """Those that this process may use."""
+    """Those that this process may use; 1 where it does not know the interpreter to start."""
+    if not sys.executable:
+        return 1
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(BrokenPipeError, KeyboardInterrupt):
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, signal.SIG_IGN)
+    with contextlib.suppress(BrokenPipeError):
         _write(sys.argv[1], sys.stdout.buffer)
+        sys.stdout.flush()
     os._exit(0)  # what is left in the buffer has no reader

@@ -33,7 +33,10 @@ class PixelBits:
                 f"config.tokenizer.levels = {levels}: bits of pixels want a power of two; allowed: "
                 f"{allowed}"
             )
-        check_split(self.bits, self.subcodes)
+        try:
+            check_split(self.bits, self.subcodes)
+        except LabError as error:
+            raise LabError(f"config.model.subcodes = {self.subcodes}: {error}") from None
 
     @property
     def bits(self) -> int:

@@ -22,7 +22,8 @@ SMALL = Knobs(size=8, leaves=20)
 
 @pytest.fixture
 def processes(monkeypatch):
-    """Three processes, even for a few blocks."""
+    """Three processes, even for a few blocks, whose streams are buffered as anywhere."""
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     monkeypatch.setattr(leaf_blocks, "_cores", lambda: 3)
     monkeypatch.setattr(leaf_blocks, "PAYS_FROM", 1)
 
@@ -65,9 +66,41 @@ def test_a_killed_process_is_one_line(processes):
     found = leaf_blocks.examples_of(SMALL, 0, "train", 3000 * BLOCK)
     next(found)
     os.kill(next(each for each in children() if each not in before), signal.SIGKILL)
-    with pytest.raises(LabError, match="a process that makes images ended early"):
+    with pytest.raises(LabError, match=r"a process that makes images ended early \(SIGKILL\)"):
         list(found)
     assert children() == before
+
+
+def test_a_process_that_fails_says_why_in_that_line(processes, capfd):
+    with pytest.raises(LabError, match=r"\(exit code 1: ValueError: tuple.index"):
+        list(leaf_blocks.examples_of(SMALL, 0, "none", 3 * BLOCK))
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc/self/task").exists(), reason="reads /proc")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_wish_to_stop_is_for_the_reader(processes, number):
+    before = children()
+    found = leaf_blocks.examples_of(SMALL, 0, "train", 30 * BLOCK)
+    first = list(itertools.islice(found, 2 * BLOCK + 1))  # from each of the three
+    made = [each for each in children() if each not in before]
+    assert all(os.getsid(each) != os.getsid(0) for each in made)
+    for each in made:
+        os.kill(each, number)
+    assert len(first) + len(list(found)) == 30 * BLOCK
+
+
+def test_the_code_is_that_of_the_reader_wherever_it_stands(processes, monkeypatch, tmp_path):
+    (tmp_path / "lab").mkdir()
+    (tmp_path / "lab" / "__init__.py").write_text("raise RuntimeError('another lab')")
+    monkeypatch.chdir(tmp_path)
+    assert len(list(leaf_blocks.examples_of(SMALL, 0, "train", 3 * BLOCK))) == 3 * BLOCK
+
+
+def test_a_reader_that_knows_no_interpreter_makes_images_itself(monkeypatch):
+    monkeypatch.setattr(leaf_blocks, "PAYS_FROM", 1)
+    monkeypatch.setattr(sys, "executable", "")
+    assert len(list(leaf_blocks.examples_of(SMALL, 0, "train", 3 * BLOCK))) == 3 * BLOCK
 
 
 def test_a_process_ends_with_a_killed_reader():

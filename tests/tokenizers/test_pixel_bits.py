@@ -74,7 +74,7 @@ def test_spec_has_a_position_a_pixel_and_a_dimension_a_channel():
     ("subcodes", "levels", "line"),
     [
         (1, 6, "config.tokenizer.levels = 6: bits of pixels want a power of two"),
-        (2, 8, "9 bits in 2 sub-codes: allowed sub-codes are 1, 3, 9"),
+        (2, 8, "config.model.subcodes = 2: 9 bits in 2 sub-codes: allowed sub-codes are 1, 3, 9"),
     ],
 )
 def test_what_is_no_split_of_bits_is_refused(subcodes, levels, line):
