@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 # What a ladder varies (sizes, tokens, seed), and what changes no number (labels, places).
 FREE = {"name", "study", "seed", "train.duration"}
-FREE |= {f"model.{field}" for field in ("size", "depth", "width", "heads", "mlp_hidden")}
+_OF_A_SIZE = ("size", "depth", "width", "heads", "mlp_hidden")
+_OF_A_SIZE += ("decoder_depth", "denoiser_depth", "denoiser_width")
+FREE |= {f"model.{field}" for field in _OF_A_SIZE}
 FREE |= {"data.manual_dir", "data.data_dir"}
 FREE_SECTIONS = ("execution.",)
 # Fields that came later, with the value that means what was done before they were there: so runs

@@ -86,9 +86,8 @@ def whole_curves(study: pathlib.Path) -> None:
     law = fit("separable", table.select(~longest))
     at = np.stack([table.variable(name)[longest] for name in ("N", "D")], axis=-1)
     error = np.log(table.loss[longest]) - law.estimate.predict(at)
-    print(
-        f"the longest by the separable law of the other ends: {np.sqrt(np.mean(error**2)):.4f} rms"
-    )
+    rms = np.sqrt(np.mean(error**2))
+    print(f"the longest by the separable law of the other ends: {rms:.4f} rms (log)")
 
 
 def same_as_alone(study: pathlib.Path, alone: pathlib.Path) -> None:

@@ -11,6 +11,7 @@ from analysis.recipe import LATER, recipe
 from analysis.report_runs import learning_curves
 from analysis.study import read_study
 from lab.core.config import RunConfig
+from lab.models.sizes import BIGR, SMALL
 from tests.analysis.conftest import write_run
 
 
@@ -69,6 +70,14 @@ def later(kind, prefix=""):
 
 def test_what_came_later_is_what_the_configs_of_runs_say():
     assert dict(later(RunConfig)) == LATER
+
+
+def test_sizes_of_every_family_are_one_recipe():
+    """What lab/models/sizes.py says of a size: a ladder varies all of it, and nothing more."""
+    sizes = dataclasses.asdict(SMALL["s4"]), dataclasses.asdict(BIGR["s6"])
+    small, large = (recipe({"model": {**size, "rotary_base": 1e4}}) for size in sizes)
+    assert small == large
+    assert small != recipe({"model": {**sizes[1], "rotary_base": 1e5}})
 
 
 def test_a_run_from_before_a_field_has_the_recipe_of_one_from_after():
