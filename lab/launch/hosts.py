@@ -225,6 +225,7 @@ def _leave(verdict: Verdict, dog: Watchdog, *, leads: bool) -> None:
     if not _LEAVING.acquire(blocking=False):
         threading.Event().wait()  # the other thread is at it
     print(f"error: {verdict.line}", file=sys.stderr, flush=True)
+    sys.stdout.flush()
     if leads:
         dog.wait_for_others()
     os._exit(int(verdict.code))
