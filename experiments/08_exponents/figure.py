@@ -15,7 +15,7 @@ import numpy as np
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
 
-from analysis import fit, optimum, read_runs  # noqa: E402
+from analysis import Fit, fit, optimum, read_runs  # noqa: E402
 
 KINDS = {
     "S0": "S0: raster, categorical",
@@ -55,6 +55,29 @@ def ratios(frontiers: dict[str, tuple[np.ndarray, np.ndarray]], kind: str, base:
     return f"{kind} over {base}, compute for equal bits/dim: {', '.join(said)}"
 
 
+def exponents(law: Fit) -> dict[str, np.ndarray]:
+    """Draws of a, b and of the reducible loss on the compute frontier, C^-(a b / (a + b))."""
+    drawn = law.form.public(law.draws.theta, law.estimate.scale)
+    a, b = drawn["a"], drawn["b"]
+    return {"N": a, "D": b, "C": a * b / (a + b)}
+
+
+def interval(draws: np.ndarray) -> str:
+    """Median and 90 %."""
+    low, middle, high = np.percentile(draws, [5, 50, 95])
+    return f"{middle:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def compared(drawn: dict[str, dict[str, np.ndarray]]) -> None:
+    """Print differences of exponents, pair by pair: the kinds' draws are independent."""
+    for one, other in itertools.combinations(drawn, 2):
+        said = []
+        for name in drawn[one]:
+            count = min(len(drawn[one][name]), len(drawn[other][name]))
+            said.append(f"{name} {interval(drawn[other][name][:count] - drawn[one][name][:count])}")
+        print(f"exponents of {other} minus {one}: {', '.join(said)}")
+
+
 def main() -> None:
     """Draw and print what is there."""
     import matplotlib
@@ -64,7 +87,7 @@ def main() -> None:
 
     folder = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else HERE / "results"
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(7.6, 3.4), layout="constrained")
-    frontiers = {}
+    frontiers, drawn = {}, {}
     for number, (kind, title) in enumerate(KINDS.items()):
         if not (folder / f"exponents_{kind}").is_dir():
             continue
@@ -79,12 +102,24 @@ def main() -> None:
         for form in FORMS:
             print(fit(form, table).summary())
         print(optimum(table).summary())
+        law = fit("separable", table)
+        if law.status.refused:
+            continue
+        drawn[kind] = exponents(law)
+        for place, draws in enumerate(drawn[kind].values()):
+            low, middle, high = np.percentile(draws, [5, 50, 95])
+            at = place + 0.12 * (number - 2)
+            right.plot([at, at], [low, high], color=color, linewidth=1.2)
+            right.plot(at, middle, "o", markersize=4, color=color)
     if not frontiers:
         sys.exit(f"error: {folder}: holds no {', '.join(f'exponents_{kind}' for kind in KINDS)}")
+    compared(drawn)
     for one, other in itertools.combinations(frontiers, 2):
         print(ratios(frontiers, other, one))
     left.set(xscale="log", yscale="log", xlabel="C, counted FLOPs", ylabel="bits/dim")
     left.legend(frameon=False, fontsize=6)
+    right.set_xticks(range(3), ["of N", "of D", "of C, on the frontier"])
+    right.set_ylabel("exponent, 90 % interval")
     (HERE / "results").mkdir(exist_ok=True)
     figure.savefig(HERE / "results" / "exponents.svg")
 
