@@ -24,6 +24,7 @@ KINDS = {
     "S3": "S3: masked, binary (BiGR)",
     "dit": "DiT",
 }
+IMAGES = [4_096, 8_192, 16_384, 32_768, 65_536]
 FORMS = ("separable", "skaling", "shared_exponent")
 
 
@@ -102,26 +103,31 @@ def main() -> None:
         for form in FORMS:
             print(fit(form, table).summary())
         print(optimum(table).summary())
+        images = table.runs["D_tokens"] / table.runs["tokens_per_image"]
+        for size, style in ((table.runs["N"].max(), "o-"), (table.runs["N"].min(), "o:")):
+            of = (table.runs["N"] == size).to_numpy()
+            order = np.argsort(images[of].to_numpy())
+            along = images[of].to_numpy()[order], loss[of][order]
+            right.plot(*along, style, color=color, markersize=2.5, linewidth=1)
         law = fit("separable", table)
         if law.status.refused:
             continue
         drawn[kind] = exponents(law)
-        for place, draws in enumerate(drawn[kind].values()):
-            low, middle, high = np.percentile(draws, [5, 50, 95])
-            at = place + 0.12 * (number - 2)
-            right.plot([at, at], [low, high], color=color, linewidth=1.2)
-            right.plot(at, middle, "o", markersize=4, color=color)
-    if not frontiers:
-        sys.exit(f"error: {folder}: holds no {', '.join(f'exponents_{kind}' for kind in KINDS)}")
+        said = (f"{name} {interval(each)}" for name, each in drawn[kind].items())
+        print(f"exponents of {kind}: {', '.join(said)}; residual {law.residual_sd:.3f} (log)")
     compared(drawn)
     for one, other in itertools.combinations(frontiers, 2):
         print(ratios(frontiers, other, one))
     left.set(xscale="log", yscale="log", xlabel="C, counted FLOPs", ylabel="bits/dim")
     left.legend(frameon=False, fontsize=6)
-    right.set_xticks(range(3), ["of N", "of D", "of C, on the frontier"])
-    right.set_ylabel("exponent, 90 % interval")
+    right.set(xscale="log", xlabel="images; full: largest size, dotted: smallest", ylim=(1, 2.4))
+    right.set_xticks(IMAGES, [f"{each:,}" for each in IMAGES], fontsize=7)
+    right.minorticks_off()
+    left.set_ylim(1, 5)
+    left.set_yticks([1, 1.2, 1.5, 2, 3, 4], ["1", "1.2", "1.5", "2", "3", "4"])
+    left.minorticks_off()
     (HERE / "results").mkdir(exist_ok=True)
-    figure.savefig(HERE / "results" / "exponents.svg")
+    figure.savefig(HERE / "results" / "exponents.svg", metadata={"Date": None})
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""The tables and the figure of the answer, from the committed records or those of runs.
+"""The tables and the figure of the answer, from what is committed or from runs.
 
-    python experiments/09_stability/figure.py [FOLDER]
+    python experiments/09_stability/figure.py [runs/stability]
 
-FOLDER (default: results beside this file) holds the study's folder.
+What is needed of the runs' records (7 MB) is kept in results/stability.jsonl: factors, the loss of
+every update, the largest top share at each evaluation, and how the run ended.
 """
 
 import dataclasses
@@ -14,6 +15,7 @@ import sys
 import numpy as np
 
 HERE = pathlib.Path(__file__).resolve().parent
+KEPT = HERE / "results" / "stability.jsonl"
 WINDOW, THRESHOLD, APART = 32, 6.0, 10  # updates, robust standard deviations, updates
 FACTORS = {
     "rate": lambda c: c["optimizer"]["learning_rate"],
@@ -39,6 +41,11 @@ class Run:
         return spikes_of(self.losses)
 
     @property
+    def end(self) -> float:
+        """The mean loss of the last 50 updates."""
+        return math.inf if self.diverged else float(np.mean(self.losses[-50:]))
+
+    @property
     def bad(self) -> bool:
         """Whether it spiked or diverged."""
         return self.diverged or bool(self.spikes)
@@ -62,7 +69,7 @@ def read(folder: pathlib.Path) -> list[Run]:
     for path in sorted(folder.glob("*/record.jsonl")):
         config = json.loads((path.parent / "config.json").read_text(encoding="utf-8"))["config"]
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        key = rows[0]["training_loss"]["key"]
+        key = rows[0].get("training_loss", {"key": "loss_nats_per_token"})["key"]
         losses = [float(row[key]) for row in rows if row["kind"] == "train"]
         shares = {
             row["step"]: max(v for name, v in row.items() if name.startswith("qk_top_share_"))
@@ -74,6 +81,35 @@ def read(folder: pathlib.Path) -> list[Run]:
             diverged = rows[-1]["status"] != "finished"
             runs.append(Run(factors, np.array(losses), shares, diverged))
     return runs
+
+
+def write(runs: list[Run], path: pathlib.Path) -> None:
+    """Keep the runs, losses to the fifth digit."""
+    rows = [
+        {
+            "factors": run.factors,
+            "losses": [float(f"{loss:.5g}") for loss in run.losses],
+            "shares": {str(step): float(f"{share:.5g}") for step, share in run.shares.items()},
+            "diverged": run.diverged,
+        }
+        for run in runs
+    ]
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("\n".join(json.dumps(row) for row in rows) + "\n", encoding="utf-8")
+
+
+def kept(path: pathlib.Path) -> list[Run]:
+    """The runs that were kept."""
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [
+        Run(
+            row["factors"],
+            np.array(row["losses"]),
+            {int(step): share for step, share in row["shares"].items()},
+            row["diverged"],
+        )
+        for row in rows
+    ]
 
 
 def table(runs: list[Run]) -> None:
@@ -92,29 +128,30 @@ def table(runs: list[Run]) -> None:
             print(f"| {name} | {value:g} | {bad} of {len(chosen)} | {' | '.join(cells)} |")
 
 
-def warning(runs: list[Run]) -> None:
-    """The largest share before the first spike, against good runs of the same depth then."""
-    higher = total = 0
-    for run in runs:
-        if not run.bad or run.factors["QK-norm"]:
-            continue
-        first = run.spikes[0] if run.spikes else len(run.losses)
-        before = [step for step in run.shares if 0 < step <= first]
-        if not before:
-            continue
-        step = max(before)
-        good = [
-            other.shares[step]
-            for other in runs
-            if not other.bad
-            and not other.factors["QK-norm"]
-            and other.factors["depth"] == run.factors["depth"]
-            and step in other.shares
-        ]
-        if good:
-            total += 1
-            higher += run.shares[step] > np.median(good)
-    print(f"\ntop share before the first spike above the median of good runs: {higher} of {total}")
+def ends(runs: list[Run]) -> None:
+    """The loss at the end by rate, depth and QK-norm: mean and range over warm-ups and z-losses."""
+    print("\n| loss at the end | 2 blocks | with QK-norm | 8 blocks | with QK-norm |")
+    print("|---|---|---|---|---|")
+    for rate in sorted({run.factors["rate"] for run in runs}):
+        cells = []
+        for depth, normed in ((2, False), (2, True), (8, False), (8, True)):
+            wanted = {"rate": rate, "depth": depth, "QK-norm": normed}
+            of = [r.end for r in runs if wanted.items() <= r.factors.items()]
+            cells.append(f"{np.mean(of):.3f} ({min(of):.3f} to {max(of):.3f})")
+        print(f"| rate {rate:g} | {' | '.join(cells)} |")
+
+
+def foretold(runs: list[Run], step: int) -> None:
+    """Rank correlation of the top share at a step with the loss at the end, in like runs."""
+    from scipy.stats import spearmanr
+
+    for rate in sorted({run.factors["rate"] for run in runs}):
+        for normed in (False, True):
+            wanted = {"rate": rate, "QK-norm": normed}
+            of = [run for run in runs if wanted.items() <= run.factors.items()]
+            found = spearmanr([run.shares[step] for run in of], [run.end for run in of])
+            what = f"rate {rate:g}, {'QK-norm' if normed else 'plain'}"
+            print(f"{what}: rank correlation {found.statistic:+.2f} ({len(of)} runs)")
 
 
 def draw(runs: list[Run], path: pathlib.Path) -> None:
@@ -135,7 +172,7 @@ def draw(runs: list[Run], path: pathlib.Path) -> None:
             column[1].plot(
                 *zip(*run.shares.items(), strict=True), style, color=color, linewidth=0.8
             )
-        column[0].set(title=f"rate {rate:g}", yscale="log")
+        column[0].set(title=f"rate {rate:g}", ylim=(1.2, 3.6))
         column[1].set(xlabel="update", ylim=(0, 1))
     grid[0, 0].set_ylabel("training loss, nats/token")
     grid[1, 0].set_ylabel("largest top share of a head")
@@ -145,20 +182,17 @@ def draw(runs: list[Run], path: pathlib.Path) -> None:
 
 def main() -> None:
     """Print and draw."""
-    folder = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else HERE / "results"
-    runs = read(folder / "stability")
+    if len(sys.argv) > 1:
+        write(read(pathlib.Path(sys.argv[1])), KEPT)
+    runs = kept(KEPT)
     table(runs)
     spikes = [len(run.spikes) for run in runs]
     print(
         f"\n{sum(run.diverged for run in runs)} diverged, {sum(spikes)} spikes in {len(runs)} runs"
     )
-    warning(runs)
-    best = {}
-    for run in runs:
-        end = float(np.mean(run.losses[-50:])) if not run.diverged else math.inf
-        best.setdefault(run.factors["rate"], []).append(end)
-    for rate, ends in sorted(best.items()):
-        print(f"rate {rate:g}: mean loss of the last 50 updates {min(ends):.3f} to {max(ends):.3f}")
+    ends(runs)
+    print("\nlargest top share at update 40 against the loss at the end:")
+    foretold(runs, 40)
     draw(runs, HERE / "results" / "stability.svg")
 
 
