@@ -29,8 +29,13 @@ def sweep(argument: str = "all") -> list[Override]:
     found: list[Override] = []
     for images in chosen:
         tokens = [max(made.factor * each, 1) * images * TOKENS_PER_IMAGE for each in EPOCHS]
-        study = {"study": f"repeats_{images}{made.suffix}", "data.train_examples": images}
-        found += product(cooldowns(CONFIG, sizes, tokens, fraction=FRACTION), [study | common()])
+        data: Override = {
+            "name": f"u{images}",
+            "study": f"repeats_{images}{made.suffix}",
+            "data.train_examples": images,
+        }
+        runs = cooldowns(CONFIG, sizes, tokens, fraction=FRACTION)
+        found += product([data | common()], runs)
     return found
 
 
