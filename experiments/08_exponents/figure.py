@@ -87,6 +87,9 @@ def main() -> None:
     from matplotlib import pyplot
 
     folder = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else HERE / "results"
+    wanted = [f"exponents_{kind}" for kind in KINDS]
+    if not any((folder / name).is_dir() for name in wanted):
+        raise SystemExit(f"error: {folder}: holds no {', '.join(wanted)}")
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(7.6, 3.4), layout="constrained")
     frontiers, drawn = {}, {}
     for number, (kind, title) in enumerate(KINDS.items()):

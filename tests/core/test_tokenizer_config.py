@@ -103,7 +103,7 @@ def identity_text(run):
         ({"tokenizer.codes": "codes"}, ["config.tokenizer.codes", '"trained"']),
         ({"tokenizer.sampled": True}, ["config.tokenizer.sampled", "on the fly"]),
         ({"data.augmentation": "ten_crop"}, ["ten_crop", "config.tokenizer.codes"]),
-        ({"tokenizer.name": "vqgan"}, ["config.tokenizer.name", "pixels, trained"]),
+        ({"tokenizer.name": "vqgan"}, ["config.tokenizer.name", "pixels, pixel_bits, trained"]),
     ],
 )
 def test_a_generator_and_its_tokens_must_fit(overrides, words):
