@@ -45,7 +45,10 @@ def test_help_has_an_example_and_loads_nothing_heavy(arguments):
     [
         (["--config.model.widht=3"], ["config.model.widht", 'did you mean "width"']),
         (["--config.optimizer.learning_rate=fast"], ["learning_rate", "float expected"]),
-        (["--config.tokenizer.name=pixel"], ["config.tokenizer.name", "pixels, pixel_bits, trained"]),
+        (
+            ["--config.tokenizer.name=pixel"],
+            ["config.tokenizer.name", "pixels, pixel_bits, trained"],
+        ),
         (["--config.execution.layout=fspd"], ["config.execution.layout", '"fsdp"']),
         (["--config.model.family=elmo"], ["config.model.family", '"elm"']),
         (["--config.model.size=s99"], ["s99", "s1, s2"]),
