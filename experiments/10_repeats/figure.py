@@ -81,8 +81,8 @@ def main() -> None:
         grid = np.geomspace(own["D"].min(), runs["D"].max(), 200)
         at = np.stack([np.full_like(grid, n), grid], axis=-1)
         ax.plot(grid, np.exp(law.estimate.predict(at)), "k:", linewidth=1, label="its law")
-        for number, (u, each) in enumerate(runs.groupby("U")):
-            each = each.sort_values("D")
+        for number, u in enumerate(np.unique(runs["U"].to_numpy(float))):
+            each = runs[runs["U"] == u].sort_values("D")
             label = f"{u / TOKENS_PER_IMAGE:,.0f} images, 2 to 32 epochs"
             ax.plot(
                 each["D"],
