@@ -70,10 +70,15 @@ def main() -> None:
     law = fit("separable", read_runs(UNIQUE))
     say(repeated, law)
     both = pd.concat([unique, repeated])
-    for name, frame in (("all", both), ("to 8 epochs", both[both["D"] <= 8.01 * both["U"]])):
-        for form in ("repeats", "repeats_excess") if name == "all" else ("repeats",):
-            found = fit(form, from_frame(frame, columns=COLUMNS))
-            print(f"\n{name}:\n{found.summary()}")
+    for name, most in (("all runs", np.inf), ("to 16 epochs", 16), ("to 8 epochs", 8)):
+        frame = both[both["D"] <= 1.01 * most * both["U"]]
+        found = fit("repeats", from_frame(frame, columns=COLUMNS), draws=400)
+        said = (
+            f"{key} {found.params[key]:.3g} [{each.low:.3g}, {each.high:.3g}]"
+            for key, each in found.intervals.items()
+        )
+        print(f"{name} ({len(frame)}): {found.status.value}; {', '.join(said)}")
+        print(f"    residual {found.residual_sd:.4f} (log)")
     figure, axes = pyplot.subplots(1, 2, figsize=(7.6, 3.2), layout="constrained", sharey=True)
     for ax, (n, runs) in zip(axes, repeated.groupby("N"), strict=True):
         own = unique[unique["N"] == n].sort_values("D")
