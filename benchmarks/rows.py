@@ -6,6 +6,7 @@ import argparse
 import datetime
 import functools
 import importlib.metadata as metadata
+import importlib.util
 import json
 import os
 import pathlib
@@ -88,7 +89,7 @@ def report(
             "versions": {
                 name: metadata.version(name)
                 for name in ("jax", "jaxlib", "torch")
-                if name in sys.modules
+                if importlib.util.find_spec(name)
             },
             "rows": [asdict(entry) for entry in rows],
         }
