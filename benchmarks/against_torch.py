@@ -32,6 +32,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from benchmarks.rows import add_flags, named, report
+from lab.core.cores import core_count
 from lab.core.errors import LabError
 from lab.launch.memory import keep_freed_memory
 
@@ -338,8 +339,7 @@ def check(flags: argparse.Namespace) -> None:
         raise LabError(
             "torch is not installed: pip install --target FOLDER torch, and FOLDER in PYTHONPATH"
         )
-    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if max(flags.cores) > here:
+    if max(flags.cores) > (here := core_count()):
         raise LabError(f"--cores {max(flags.cores)}: this process may use {here}")
     if flags.rounds < 1:
         raise LabError(f"--rounds {flags.rounds}: allowed is >= 1")

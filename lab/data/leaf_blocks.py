@@ -23,6 +23,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import IO
 
+from lab.core.cores import core_count
 from lab.core.errors import LabError
 from lab.data import leaves
 from lab.data.leaves import BLOCK, Knobs
@@ -133,11 +134,7 @@ def _write(asked: str, out: IO[bytes]) -> None:
 
 def _cores() -> int:
     """Those that this process may use; 1 where it does not know the interpreter to start."""
-    if not sys.executable:
-        return 1
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return core_count() if sys.executable else 1
 
 
 if __name__ == "__main__":

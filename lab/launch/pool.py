@@ -1,7 +1,6 @@
 """A sweep's workers as processes, and the live table of what they do."""
 
 import json
-import os
 import queue
 import signal
 import subprocess
@@ -13,6 +12,7 @@ from typing import Any, TextIO
 from rich.console import Console
 
 from lab.core.config import AnyRun
+from lab.core.cores import usable_cores
 from lab.launch.live import SweepView
 from lab.launch.signals import StopSignal
 
@@ -97,12 +97,10 @@ def _start(argv: Sequence[str], cores: Sequence[int]) -> subprocess.Popen[str]:
 
 def shares(workers: int) -> list[list[int]]:
     """The cores of this process dealt to the workers; none where there are too few to share."""
-    if not hasattr(os, "sched_getaffinity"):
+    here = usable_cores()
+    if workers > len(here):
         return [[] for _ in range(workers)]
-    cores = sorted(os.sched_getaffinity(0))
-    if workers > len(cores):
-        return [[] for _ in range(workers)]
-    return [cores[i::workers] for i in range(workers)]
+    return [here[i::workers] for i in range(workers)]
 
 
 def _listen(pipe: TextIO | None, messages: queue.Queue[dict[str, Any]]) -> None:

@@ -23,6 +23,7 @@ from lab.core.config import (
     identity,
     run_directory,
 )
+from lab.core.cores import usable_cores
 from lab.core.errors import LabError, Stopped
 from lab.core.execution_config import ExecutionConfig
 from lab.core.fields import plain
@@ -232,5 +233,5 @@ def environment() -> dict[str, Any]:
         "device_kind": jax.devices()[0].device_kind,
         "devices": len(jax.devices()),
         "processes": jax.process_count(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        "cores": len(usable_cores()) or None,
     }
