@@ -72,7 +72,7 @@ class Batches:
             return [self._batch(step) for step in range(first, min(first + self._together, stop))]
 
         groups = grain.MapDataset.range(start, stop, self._together).map(made)
-        buffered = max(2, ahead // self._together) if self._together > 1 else ahead
+        buffered = max(2, ahead // self._together)
         options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=buffered)
         iterator = iter(groups.to_iter_dataset(options))
         try:

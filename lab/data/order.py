@@ -16,7 +16,7 @@ import math
 import numpy as np
 
 ROUNDS = 4
-LEAST_BITS = 16  # of the cipher's block
+LEAST_BITS = 16  # of the cipher's block, which has an even number
 WHOLE = 2**LEAST_BITS  # up to so many images an epoch is ordered at once
 PART = 2**13  # images of a larger set that are
 _KEPT = 64  # parts
@@ -43,26 +43,19 @@ def images_at(examples: int, seed: int, places: np.ndarray) -> np.ndarray:
 def _part(examples: int, seed: int, epoch: int, part: int) -> np.ndarray:
     """A part of the permutation of an epoch, read-only."""
     keys = _keys((_shuffle_seed(seed) + epoch) % 2**32)
-    bits = _bits(examples)
     if examples <= WHOLE:
         found = _walked_by_table(examples, keys)
     else:
         first = part * PART
-        found = _walked(np.arange(first, min(first + PART, examples)), examples, bits, keys)
+        found = _walked(np.arange(first, min(first + PART, examples)), examples, keys)
     found.flags.writeable = False
     return found
 
 
-def _bits(examples: int) -> int:
-    """Of the cipher's block: even, and enough for the last image."""
-    bits = math.ceil(math.log2(examples - 1)) if examples > 2 else 0
-    return max(bits + bits % 2, LEAST_BITS)
-
-
-def _walked(indices: np.ndarray, examples: int, bits: int, keys: tuple[int, ...]) -> np.ndarray:
+def _walked(indices: np.ndarray, examples: int, keys: tuple[int, ...]) -> np.ndarray:
     """Where the cipher takes each index, again and again until it is one of the images."""
-    if examples == 1:
-        return np.zeros_like(indices)
+    bits = math.ceil(math.log2(examples - 1))
+    bits += bits % 2
     found = _encrypted(indices, bits, keys)
     beyond = np.flatnonzero(found >= examples)
     while beyond.size:
@@ -73,8 +66,6 @@ def _walked(indices: np.ndarray, examples: int, bits: int, keys: tuple[int, ...]
 
 def _walked_by_table(examples: int, keys: tuple[int, ...]) -> np.ndarray:
     """The same of all images of a small set: walks of double the length, until all are back."""
-    if examples == 1:
-        return np.zeros(1, np.int64)
     step = _encrypted(np.arange(2**LEAST_BITS), LEAST_BITS, keys)
     found = step[:examples].copy()
     step[:examples] = np.arange(examples)  # a walk ends there
