@@ -14,7 +14,7 @@ import dataclasses
 
 from lab.core.designs import cooldowns
 from lab.core.sweep import Override, chain, product
-from lab.core.sweep_argument import read_argument
+from lab.core.sweep_argument import read_argument, suffix_of
 
 FIT_SIZES = ["s6", "s5", "s4", "s3", "s2", "s1"]  # the longest first, so that cores end together
 BRANCHED = ["s5", "s4", "s3", "s2"]
@@ -37,8 +37,7 @@ class Plan:
     @property
     def study(self) -> str:
         """The folder of the study."""
-        rehearsal = "" if self.scale == 1 else f"_x{self.scale:g}"
-        return f"first_ladder_{self.data}{rehearsal}"
+        return f"first_ladder_{self.data}{suffix_of(self.scale)}"
 
     def tokens(self, budget: int) -> int:
         """A budget of this plan."""

@@ -13,7 +13,7 @@ import dataclasses
 
 from lab.core.designs import cooldowns, grid, isoflop
 from lab.core.sweep import Override, product
-from lab.core.sweep_argument import read_argument
+from lab.core.sweep_argument import read_argument, suffix_of
 
 CONFIG = "configs/elm.py"
 SIZES = ["s8", "s7", "s6", "s5", "s4", "s3", "s2", "s1"]  # the longest first
@@ -42,7 +42,7 @@ class Plan:
     def study(self) -> str:
         """The folder of the study."""
         design = "" if self.design == DESIGNS[0] else f"_{self.design}"
-        return f"surface_{self.data}{'' if self.scale == 1 else f'_x{self.scale:g}'}{design}"
+        return f"surface_{self.data}{suffix_of(self.scale)}{design}"
 
     @property
     def tokens(self) -> list[float]:

@@ -13,7 +13,7 @@ import dataclasses
 
 from lab.core.designs import seeds
 from lab.core.sweep import Override, axis, product
-from lab.core.sweep_argument import read_argument
+from lab.core.sweep_argument import read_argument, suffix_of
 
 CONFIG = "configs/elm.py:s6"
 TOKENS = 500_000
@@ -44,7 +44,7 @@ class Plan:
     @property
     def study(self) -> str:
         """The folder of the study."""
-        return f"transfer_{self.axis}{'' if self.scale == 1 else f'_x{self.scale:g}'}"
+        return f"transfer_{self.axis}{suffix_of(self.scale)}"
 
     @property
     def steps(self) -> int:

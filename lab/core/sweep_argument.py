@@ -18,8 +18,13 @@ class SweepArgument:
 
     @property
     def suffix(self) -> str:
-        """What a rehearsal adds to the name of the study."""
-        return "" if self.factor == 1 else f"_x{self.factor:g}"
+        """That of the study's name."""
+        return suffix_of(self.factor)
+
+
+def suffix_of(factor: float) -> str:
+    """What a rehearsal, or a longer study, adds to the name of the study."""
+    return "" if factor == 1 else f"_x{factor:g}"
 
 
 def read_argument(
