@@ -141,6 +141,25 @@ def ends(runs: list[Run]) -> None:
         print(f"| rate {rate:g} | {' | '.join(cells)} |")
 
 
+def warned(runs: list[Run]) -> None:
+    """The check that was written down: the largest share at the evaluation before the first spike.
+
+    Of plain runs that spike, against plain runs of that depth that do not.
+    """
+    plain = [run for run in runs if not run.factors["QK-norm"]]
+    higher = total = 0
+    for run in (run for run in plain if run.spikes):
+        step = max(step for step in run.shares if step <= run.spikes[0])
+        good = [
+            other.shares[step]
+            for other in plain
+            if not other.bad and other.factors["depth"] == run.factors["depth"]
+        ]
+        total += 1
+        higher += run.shares[step] > np.median(good)
+    print(f"\ntop share before the first spike above the median of good runs: {higher} of {total}")
+
+
 def foretold(runs: list[Run], step: int) -> None:
     """Rank correlation of the top share at a step with the loss at the end, in like runs."""
     from scipy.stats import spearmanr
@@ -191,6 +210,7 @@ def main() -> None:
         f"\n{sum(run.diverged for run in runs)} diverged, {sum(spikes)} spikes in {len(runs)} runs"
     )
     ends(runs)
+    warned(runs)
     print("\nlargest top share at update 40 against the loss at the end:")
     foretold(runs, 40)
     draw(runs, HERE / "results" / "stability.svg")
