@@ -29,6 +29,7 @@ LATER: dict[str, object] = {
     "model.decoder_depth": 0,
     "model.buffer": 0,
     "model.patch": 1,
+    "model.scan": "rows",
     "model.mask_schedule": "none",
     "model.mask_rates": 0,
     "model.label_smoothing": 0.0,

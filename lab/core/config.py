@@ -16,6 +16,8 @@ from lab.core.units import Duration, DurationUnit, parse_duration
 
 SEMANTICS = 1  # raise it when the same config would train another model
 MASK_SCHEDULES = ("none", "cosine", "linear", "truncated_normal")
+SCANS = ("rows", "columns", "rows_zigzag", "columns_zigzag", "diagonal", "spiral", "z_curve")
+SCANS += ("hilbert", "subsample", "shuffled")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -148,6 +150,7 @@ class ModelConfig:
     decoder_depth: int = allow(at_least=0, before=0)
     buffer: int = allow(at_least=0, before=0)
     patch: int = allow(at_least=1, before=1)
+    scan: str = allow(choices=SCANS, before="rows")
     mask_schedule: str = allow(choices=MASK_SCHEDULES, before="none")
     mask_rates: int = allow(at_least=0, before=0)
     label_smoothing: float = allow(at_least=0.0, below=1.0, before=0.0)

@@ -31,11 +31,12 @@ EPILOG = """examples:
 Writes OUT/samples.png, a row a class, and OUT/samples.npz with images, tokens, classes, numbers and
 settings. Image n of class c is the same whatever else is drawn: its randomness is from the seed and
 its number. With --keep a row holds the image, what is kept of it, and its completions: a masked
-model keeps any side, an autoregressive one the top, one that denoises whole images any side, and
-there the rest is not quite conditional on it. Exit codes: 0 finished, 2 bad input, 75 interrupted
-(nothing is written)."""
+model keeps any side, an autoregressive one the side where its scan begins (the top, of rows), one
+that denoises whole images any side, and there the rest is not quite conditional on it. Exit codes:
+0 finished, 2 bad input, 75 interrupted (nothing is written)."""
 
-SIDES_OF = {"raster": ("top",)}  # what an order can keep; others any side
+# The sides that begin a scan, which is what a model of raster order can keep; others keep any.
+SIDE_OF = {"rows": "top", "rows_zigzag": "top", "columns": "left", "columns_zigzag": "left"}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -162,11 +163,12 @@ def wanted_of(flags: argparse.Namespace, trained: "Trained", tokenizer: Any) -> 
     from lab.launch import sample_job
 
     if flags.keep:
-        order, side = trained.run.model.order, flags.keep.partition(":")[0]
-        if side not in SIDES_OF.get(order, (side,)):
+        model, side = trained.run.model, flags.keep.partition(":")[0]
+        if model.order == "raster" and side != SIDE_OF.get(model.scan):
+            allowed = SIDE_OF.get(model.scan)
             raise LabError(
-                f"--keep {flags.keep}: a model of {order} order draws from left to right and from "
-                "top to bottom; allowed is top"
+                f'--keep {flags.keep}: this model draws along the scan "{model.scan}"; '
+                + (f"allowed is {allowed}" if allowed else "no side is a beginning of it")
             )
         return sample_job.painted_in(
             trained,

@@ -12,6 +12,7 @@ from lab.core.config import ModelConfig
 from lab.core.errors import LabError
 from lab.core.fields import nearest
 from lab.models import sizes
+from lab.models.compatible import check_each_other, check_fit
 from lab.models.parts import (
     BACKBONES,
     EMBEDDINGS,
@@ -19,8 +20,6 @@ from lab.models.parts import (
     ORDERS,
     Codes,
     Running,
-    check_each_other,
-    check_fit,
 )
 
 if typing.TYPE_CHECKING:

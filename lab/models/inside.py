@@ -3,10 +3,10 @@
 B batch, T positions, N tokens of a stack (a prefix, then positions), S numbers at a position,
 D width, L blocks, H heads, Q queries, K keys.
 
-Nothing is dropped or hidden. All tokens of an image enter, in raster order too: there the inputs
-are the class and every token, the last one included, which training never feeds, so that each token
-is seen; the causal mask stays. An image that diffuses enters without noise, at the time that is
-said.
+Nothing is dropped or hidden. All tokens of an image enter, also of an autoregressive model: there
+the inputs are the class and every token, the last of the scan included, which training never feeds,
+so that each token is seen; the causal mask stays. An image that diffuses enters without noise, at
+the time that is said.
 """
 
 import dataclasses
@@ -84,10 +84,10 @@ def layer_states(
 ) -> jax.Array:
     """What enters the first block and what leaves each: (L + 1, B, T, D) in float32.
 
-    The prefix is left out and no final norm applied. Of an encoder and decoder: what enters the
-    encoder, what leaves its blocks, and what leaves the decoder's. `time` is what the network of a
-    diffusing image is told: 0, the least noise, to T - 1. LabError for another, and for any but 0
-    of a model that has no time.
+    Positions are in raster order. The prefix is left out and no final norm applied. Of an encoder
+    and decoder: what enters the encoder, what leaves its blocks, and what leaves the decoder's.
+    `time` is what the network of a diffusing image is told: 0, the least noise, to T - 1. LabError
+    for another, and for any but 0 of a model that has no time.
     """
     return _states(model, tokens_BTS, label_B, time, lambda x_BTD: x_BTD)
 
@@ -149,7 +149,8 @@ def _states(
     """`reduce` of the positions of each state in float32, stacked."""
 
     def of_positions(x_BND: jax.Array) -> jax.Array:
-        return reduce(x_BND[:, _prefix(model) :].astype(jnp.float32))
+        x_BTD = x_BND[:, _prefix(model) :].astype(jnp.float32)
+        return reduce(_placed(model, x_BTD))
 
     passes = _run(model, tokens_BTS, label_B, time, lambda x_BND, _: of_positions(x_BND))
     states = []
@@ -172,13 +173,14 @@ def _run(
         x_BTD = model.embedding(order.numbers(tokens_BTS).astype(dtype))
         return [_Pass(*model.backbone.observe(x_BTD, condition_BD.astype(dtype), look))]
     class_BD = model.classes(label_B, None)
+    tokens_BTS = order.scanned(tokens_BTS) if isinstance(order, RasterOrder) else tokens_BTS
     x_BTD = model.embedding(tokens_BTS).astype(dtype)
     if isinstance(model.backbone, EncoderDecoder):
         return [_Pass(*of) for of in model.backbone.observe(x_BTD, class_BD.astype(dtype), look)]
     x_BND = jnp.concatenate([class_BD[:, None].astype(dtype), x_BTD], axis=1)
     head_features = model.backbone.spec.width // model.backbone.spec.heads
     assert isinstance(order, RasterOrder | MaskedOrder)
-    angles_NK = order.grid.angles(head_features=head_features, base=order.rotary_base)
+    angles_NK = order.all_angles(head_features)
     return [_Pass(*model.backbone.observe(x_BND, angles_NK, class_BD, look))]
 
 
@@ -198,7 +200,7 @@ def _prefix(model: Generator) -> int:
 
 
 def _cells(model: Generator) -> np.ndarray:
-    """(N, 2) int32: row and column of each token."""
+    """(N, 2) int32: row and column of each token, in the order in which they stand in a stack."""
     order = model.order
     if isinstance(order, JointOrder):
         side, slots = order.patch, 1
@@ -207,5 +209,14 @@ def _cells(model: Generator) -> np.ndarray:
         assert isinstance(order, RasterOrder | MaskedOrder)
         side, (rows, columns, slots) = 1, dataclasses.astuple(order.grid)
     row, column = np.divmod(np.repeat(np.arange(rows * columns), slots), columns)
+    cell_T = side * np.stack([row, column], axis=1)
+    if isinstance(order, RasterOrder):
+        cell_T = order.scanned(cell_T[None])[0]
     prefix = np.full((_prefix(model), 2), -1)
-    return np.concatenate([prefix, side * np.stack([row, column], axis=1)]).astype(np.int32)
+    return np.concatenate([prefix, cell_T]).astype(np.int32)
+
+
+def _placed(model: Generator, x_BTD: jax.Array) -> jax.Array:
+    """Positions as they stand in the stack, in raster order."""
+    order = model.order
+    return order.placed(x_BTD) if isinstance(order, RasterOrder) else x_BTD

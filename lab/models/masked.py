@@ -8,6 +8,7 @@ import typing
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from lab.core.counts import ByRole
 from lab.core.scopes import DRAWS, EMBEDDING
@@ -129,16 +130,15 @@ class MaskedOrder:
             x_BTD,
             hidden_BT,
             class_BD.astype(model.compute_dtype),
-            self.angles(model),
+            self.all_angles(model.backbone.spec.width // model.backbone.spec.heads),
             keys[2],
             condition_BD=class_BD,
             visible_limit=visible_limit,
             part=part,
         )
 
-    def angles(self, model: "Generator"):
+    def all_angles(self, head_features: int) -> np.ndarray:
         """Rotary angles of the class and all positions."""
-        head_features = model.backbone.spec.width // model.backbone.spec.heads
         return self.grid.angles(head_features=head_features, base=self.rotary_base)
 
     def forward_flops(self, model: "Generator") -> ByRole:

@@ -1,12 +1,13 @@
-"""Raster order, and what every order is to a generator.
+"""Autoregressive order, and what every order is to a generator.
 
 B batch, T positions, S numbers at a position, D width.
 """
 
 import dataclasses
+import functools
 import math
 import typing
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ from lab.layers.dropout import dropout
 from lab.layers.positions import grid_angles, with_prefix
 from lab.models.image_keys import each_folded, keys_of
 from lab.models.objective import Likelihood, Objective, Training
+from lab.models.scans import scan
 
 if typing.TYPE_CHECKING:
     from lab.models.generator import Generator
@@ -39,6 +41,11 @@ class Grid:
     def positions(self) -> int:
         """Positions of an image."""
         return math.prod((self.rows, self.columns, self.slots))
+
+    def scan(self, name: str) -> np.ndarray:
+        """Positions (T,) in the order of a scan of the cells; those of a cell stay together."""
+        cells_N1 = scan(name, self.rows, self.columns)[:, None]
+        return (self.slots * cells_N1 + np.arange(self.slots)).reshape(-1)
 
     def angles(self, *, head_features: int, base: float) -> np.ndarray:
         """Rotary angles of a prefix and all positions; those inside a cell share its angle."""
@@ -91,18 +98,32 @@ class Order(Protocol):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RasterOrder:
-    """Autoregression in raster order with the class as a prefix.
+    """Autoregression along a scan of the grid, in rows unless said, with the class as a prefix.
 
-    The inputs are the class and all codes but the last; position i is predicted from the class
-    and the codes before i (van den Oord et al. 2016, equation 1). The likelihood is exact where
-    that of the head is.
+    The inputs are the class and all codes but the last; a position is predicted from the class
+    and the codes that the scan has before it (van den Oord et al. 2016, equation 1). The likelihood
+    is exact where that of the head is. What a head or an embedding knows of the number of a
+    position is its number in the scan.
     """
 
     grid: Grid
     rotary_base: float
     embedding_dropout: float
+    scan: str = "rows"  # a name of lab/models/scans.py
 
     mask = Mask.CAUSAL
+
+    @functools.cached_property
+    def _scan_T(self) -> np.ndarray:
+        return self.grid.scan(self.scan)
+
+    def scanned(self, x_BT: Any) -> Any:
+        """Values (B, T, ...) of the positions in raster order, in the order of the scan."""
+        return x_BT if self.scan == "rows" else x_BT[:, self._scan_T]
+
+    def placed(self, x_BT: Any) -> Any:
+        """Values (B, T, ...) in the order of the scan, back in raster order."""
+        return x_BT if self.scan == "rows" else x_BT[:, np.argsort(self._scan_T)]
 
     def likelihood(self, model: "Generator") -> Likelihood:
         """That of the head."""
@@ -114,7 +135,12 @@ class RasterOrder:
 
     def angles(self, head_features: int) -> np.ndarray:
         """Rotary angles of the inputs: the class, and all positions but the last."""
-        return self.grid.angles(head_features=head_features, base=self.rotary_base)[:-1]
+        return self.all_angles(head_features)[:-1]
+
+    def all_angles(self, head_features: int) -> np.ndarray:
+        """Rotary angles of the class and of all positions along the scan."""
+        angles_NK = self.grid.angles(head_features=head_features, base=self.rotary_base)
+        return angles_NK[np.concatenate([[0], 1 + self._scan_T])]
 
     def training(
         self,
@@ -127,6 +153,7 @@ class RasterOrder:
         part: Part = WHOLE,
     ) -> Training:
         """The head's loss at every position given those before it."""
+        tokens_BTS = self.scanned(tokens_BTS)
         x_BTD = self.features(model, tokens_BTS, label_B, key if dropout else None, part)
         images, positions = tokens_BTS.shape[:2]
         key_B = None if key is None else keys_of(jax.random.fold_in(key, HEAD), images, part)
@@ -142,6 +169,7 @@ class RasterOrder:
         draws: int,
     ) -> jax.Array:
         """The sum over positions; the draws are the head's, the features are computed once."""
+        tokens_BTS = self.scanned(tokens_BTS)
         x_BTD = self.features(model, tokens_BTS, label_B, None)
         head = model.predictor
         if head.likelihood is Likelihood.EXACT:
@@ -156,9 +184,9 @@ class RasterOrder:
         self, model: "Generator", tokens_BTS: jax.Array, label_B: jax.Array
     ) -> jax.Array:
         """Nats (B, T) of each position given those before it, of an exact head."""
-        return model.predictor.nats(
-            self.features(model, tokens_BTS, label_B, None), tokens_BTS, None
-        )
+        tokens_BTS = self.scanned(tokens_BTS)
+        x_BTD = self.features(model, tokens_BTS, label_B, None)
+        return self.placed(model.predictor.nats(x_BTD, tokens_BTS, None))
 
     def features(
         self,
@@ -168,7 +196,10 @@ class RasterOrder:
         key: jax.Array | None,
         part: Part = WHOLE,
     ) -> jax.Array:
-        """The backbone's output (B, T, D) from which each position is predicted."""
+        """The backbone's output (B, T, D) from which each position is predicted.
+
+        Tokens and features are in the order of the scan.
+        """
         with jax.named_scope(DRAWS):
             keys = (None, None, None) if key is None else tuple(jax.random.split(key, 3))
         with jax.named_scope(EMBEDDING):

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from lab.models.image_keys import each_folded
+from lab.models.orders import RasterOrder
 from lab.sampling.conditions import as_rows, split_rows, with_null
 from lab.sampling.settings import Settings
 
@@ -36,13 +37,16 @@ def draw(
 ) -> jax.Array:
     """Tokens (B, T, S) from p(x_i | class, x_before i), the class and the null class at once.
 
-    Where `hidden_BT` is false, the token of `tokens_BTS` stands: what follows a known prefix is
-    drawn from the model's conditional. The draw at position i is by number i of the image's key.
-    Runs under jit with static shapes.
+    Where `hidden_BT` is false, the token of `tokens_BTS` stands: what follows a known prefix of the
+    scan is drawn from the model's conditional. The draw at position i of the scan is by number i of
+    the image's key. Runs under jit with static shapes.
     """
     loop = {Pass.CACHED: _cached, Pass.FULL: _full}[features]
     label_R = with_null(model, label_B, settings.guidance)
-    return loop(model, label_R, key_B, tokens_BTS, hidden_BT, settings)
+    order = model.order
+    assert isinstance(order, RasterOrder)
+    tokens_BTS, hidden_BT = order.scanned(tokens_BTS), order.scanned(hidden_BT)
+    return order.placed(loop(model, label_R, key_B, tokens_BTS, hidden_BT, settings))
 
 
 def _cached(model, label_R, key_B, tokens_BTS, hidden_BT, settings) -> jax.Array:

@@ -67,11 +67,8 @@ def blank(model: "Generator", images: int) -> jax.Array:
     return jnp.zeros((images, *like.shape), like.dtype)
 
 
-def check_known(known: Known, *, images: int, positions: int, numbers: int, suffix: bool) -> None:
-    """Raise LabError where mask or tokens do not fit; with `suffix` what is drawn must come last.
-
-    `numbers` are those of a position.
-    """
+def check_known(known: Known, *, images: int, positions: int, numbers: int) -> None:
+    """Raise LabError where mask or tokens do not fit; `numbers` are those of a position."""
     hidden_BT = np.asarray(known.hidden_BT)
     if hidden_BT.shape != (images, positions) or hidden_BT.dtype != np.bool_:
         raise LabError(
@@ -83,8 +80,13 @@ def check_known(known: Known, *, images: int, positions: int, numbers: int, suff
             f"known tokens: {np.shape(known.tokens_BTS)}; expected is "
             f"({images}, {positions}, {numbers})"
         )
-    if suffix and np.any(hidden_BT[:, :-1] & ~hidden_BT[:, 1:]):
+
+
+def check_beginning(hidden_BT: np.ndarray, order: RasterOrder) -> None:
+    """Raise LabError where what is drawn does not come last in the scan of an order."""
+    hidden_BT = order.scanned(hidden_BT)
+    if np.any(hidden_BT[:, :-1] & ~hidden_BT[:, 1:]):
         raise LabError(
-            "known tokens: this model draws from left to right, so that a known position may not "
-            "come after one that is drawn; keep the top"
+            f'known tokens: this model draws along the scan "{order.scan}", so that a known '
+            "position may not come after one that is drawn; keep a beginning of the scan"
         )

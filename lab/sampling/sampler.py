@@ -14,7 +14,7 @@ from lab.models.gaussian_head import GaussianDiffusionHead
 from lab.models.masked import MaskedOrder
 from lab.models.orders import RasterOrder
 from lab.sampling import autoregressive, diffusion, masked
-from lab.sampling.conditions import Known, blank, check_known
+from lab.sampling.conditions import Known, blank, check_beginning, check_known
 from lab.sampling.settings import Settings
 
 if TYPE_CHECKING:
@@ -50,9 +50,10 @@ def sample(
     Of a joint order they are (B, P, C), which flattened is the same. Everything random of image b
     comes from key_B[b] (`image_keys`), so that it is the same whatever else is in the batch, up to
     the rounding of products of other shapes. `known` keeps a part of each image: the first
-    positions under raster order, any under a masked one, and any under a joint one, where the rest
-    is not quite conditional on it (`diffusion.draw`). Raises LabError for a mask or tokens that do
-    not fit, for more rounds than positions, and for a ranking of latents by confidence.
+    positions of the scan under raster order, any under a masked one, and any under a joint one,
+    where the rest is not quite conditional on it (`diffusion.draw`). Raises LabError for a mask or
+    tokens that do not fit, for more rounds than positions, and for a ranking of latents by
+    confidence.
     """
     return program(model, label_B, key_B, settings, known).tokens()
 
@@ -66,13 +67,12 @@ def program(
         return _jointly(model, label_B, key_B, settings, known)
     positions, empty = order.grid.positions, blank(model, images)
     known = known or Known(empty, np.ones((images, positions), bool))
-    raster = isinstance(order, RasterOrder)
-    numbers = empty.shape[2]
-    check_known(known, images=images, positions=positions, numbers=numbers, suffix=raster)
+    check_known(known, images=images, positions=positions, numbers=empty.shape[2])
     tokens_BTS = jnp.asarray(known.tokens_BTS, empty.dtype)
     hidden_BT = jnp.asarray(known.hidden_BT)
     given = (model, label_B, key_B, tokens_BTS, hidden_BT)
-    if raster:
+    if isinstance(order, RasterOrder):
+        check_beginning(known.hidden_BT, order)
         return Program(_raster, given, {"settings": settings})
     if settings.unmasking.ranked and isinstance(model.head, GaussianDiffusionHead):
         ranking = settings.unmasking.ranking
@@ -91,6 +91,6 @@ def _jointly(model, label_B, key_B, settings: Settings, known: Known | None) -> 
         return Program(_joint, given, static)
     images, whole = label_B.shape[0], model.order.cells * model.order.channels
     positions = max(1, np.shape(known.hidden_BT)[-1])  # cells, or the slots of cells
-    check_known(known, images=images, positions=positions, numbers=whole // positions, suffix=False)
+    check_known(known, images=images, positions=positions, numbers=whole // positions)
     kept = (jnp.asarray(known.tokens_BTS), jnp.asarray(known.hidden_BT))
     return Program(_joint, (*given, *kept), static)

@@ -17,6 +17,7 @@ from lab.sampling.sampler import sample
 from lab.sampling.settings import Settings
 from tests.models.worlds import config, stirred
 from tests.sampling.worlds import (
+    CODES,
     IMAGES,
     NULL,
     POSITIONS,
@@ -149,7 +150,42 @@ def test_a_known_beginning_stays_and_the_rest_is_conditional_on_it():
 
 def test_a_known_position_after_a_drawn_one_is_refused():
     known = Known(jnp.zeros((MANY, POSITIONS, 1)), np.tile([True, False, True], (MANY, 1)))
-    with pytest.raises(LabError, match="left to right"):
+    with pytest.raises(LabError, match="along the scan"):
         drawn(0, known=known)
     with pytest.raises(LabError, match="mask bool"):
         drawn(0, known=Known(known.tokens_BTS, known.hidden_BT[:5]))
+
+
+def test_draws_along_a_scan_are_of_its_distribution_and_end_what_begins_it():
+    """ "subsample" visits the cells 0, 2, 1 of a row of three."""
+    model = stirred(config("s2", **{"model.scan": "subsample"}), CODES, noise=0.5)
+    label = jnp.full(MANY, 1)
+    nats = model.nats_per_image(IMAGES, jnp.full(len(IMAGES), 1), None)
+    whole = np.exp(-np.asarray(nats, np.float64))
+    assert p_value(sample(model, label, KEYS, PLAIN), whole) > 1e-3
+    assert p_value(sample(model, label, KEYS, PLAIN), of_guided(1, [1, 1, 1])) < 1e-9
+
+    tokens = jnp.tile(jnp.array([[[2], [0], [3]]]), (MANY, 1, 1))
+    between, last = (np.tile(hidden, (MANY, 1)) for hidden in ([0, 1, 0], [0, 0, 1]))
+    ends = sample(model, label, KEYS, PLAIN, Known(tokens, between.astype(bool)))
+    stands = (np.asarray(IMAGES)[:, 0, 0] == 2) & (np.asarray(IMAGES)[:, 2, 0] == 3)
+    given = np.where(stands, whole, 0.0)
+    assert p_value(ends, given / given.sum()) > 1e-3
+    with pytest.raises(LabError, match='along the scan "subsample"'):
+        sample(model, label, KEYS, PLAIN, Known(tokens, last.astype(bool)))
+
+
+def test_the_cached_pass_goes_along_a_scan_as_the_full_one_does():
+    codes = families.Codes(vocabulary=5, grid=(3, 2, 2), classes=3)
+    run = config("s4", "elm", **{"model.subcodes": 2, "model.scan": "spiral"})
+    model, label = stirred(run, codes, noise=0.2), jnp.array([0, 2])
+    draw = jax.jit(autoregressive.draw, static_argnames=("settings", "features"))
+    hidden = jnp.asarray(model.order.placed(np.tile(np.arange(12) >= 4, (2, 1))))
+    given = jax.random.randint(jax.random.key(1), (2, 12, 2), 0, 5)
+    cached, full = (
+        draw(model, label, image_keys(0, jnp.arange(2)), given, hidden, settings=CUT, features=each)
+        for each in autoregressive.Pass
+    )
+    np.testing.assert_array_equal(cached, full)
+    kept = ~np.asarray(hidden)
+    np.testing.assert_array_equal(np.asarray(cached)[kept], np.asarray(given)[kept])
