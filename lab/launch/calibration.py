@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import pathlib
 import platform
 import statistics
@@ -18,6 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from lab.core.config import AnyRun
+from lab.core.cores import core_count
 from lab.core.errors import LabError
 from lab.core.program import program
 from lab.core.writing import writing
@@ -55,7 +55,7 @@ def machine() -> str:
     kind, count = devices[0].device_kind, len(devices)
     if devices[0].platform != "cpu":  # of a CPU there are as many as one asks for
         kind = f"{count} x {kind}"
-    return f"{processor()}, {os.cpu_count()} cores, {kind}, jax {jax.__version__}"
+    return f"{processor()}, {core_count()} cores, {kind}, jax {jax.__version__}"
 
 
 def processor() -> str:

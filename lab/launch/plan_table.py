@@ -54,7 +54,7 @@ def show(plan: Any, kept: Any, flags: argparse.Namespace, overrides: Mapping[str
     for rung, runs in rungs_of(plan.runs).items():
         if runs[0].name not in names:
             out.print(f"left out: {escape(rung)}, {len(runs)} runs", style="dim")
-    for line in _warnings(kept.runs, workers=flags.workers):
+    for line in warnings_of(kept.runs, workers=flags.workers, here=not flags.report):
         out.print(f"[yellow]warning:[/] {escape(line)}", soft_wrap=True)
     out.print(f"next: {_next(kept, flags, overrides)}", markup=False, soft_wrap=True)
 
@@ -120,7 +120,8 @@ def _total(kept: Any, *, workers: int) -> str:
     return line
 
 
-def _warnings(runs: list[PlannedRun], *, workers: int) -> list[str]:
+def warnings_of(runs: list[PlannedRun], *, workers: int, here: bool) -> list[str]:
+    """What to look out for; memory where the runs are for this machine and not for a pod."""
     lines = []
     repeated = [run for run in runs if run.epochs > 1 + 1e-9]
     if repeated:
@@ -129,6 +130,8 @@ def _warnings(runs: list[PlannedRun], *, workers: int) -> list[str]:
             f"{len(repeated)} of {len(runs)} runs see their data more than once, {most.name} "
             f"{most.epochs:.3g} times: repeated tokens are worth less than new ones"
         )
+    if not here:
+        return lines
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     largest = sorted((run.step_bytes or run.state_bytes for run in runs), reverse=True)
     needed = sum(largest[:workers])

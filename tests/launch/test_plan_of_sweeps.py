@@ -13,7 +13,7 @@ from lab.launch import calibration, measuring
 from lab.launch.door import ROOT
 from lab.launch.plan import Plan
 from lab.launch.plan_runs import Budget, chosen, rungs_of
-from lab.launch.plan_table import _next
+from lab.launch.plan_table import _next, warnings_of
 from tests.launch.commands import TINY, command, environment, place, refused
 from tests.launch.test_plan import BASE, SWEEP, planned
 
@@ -48,6 +48,14 @@ def test_the_next_command_trains_what_was_planned():
     )
     by_report = words([timed, planned("c", 1)], budget="1h", report=["r.json"])
     assert by_report.endswith("--workers 2 --only a c"), "these times are not on this machine"
+
+
+def test_memory_is_this_machines_unless_the_times_are_a_pods():
+    huge = [dataclasses.replace(planned(name, 1), step_bytes=2**60) for name in "ab"]
+    (warning,) = warnings_of(huge, workers=2, here=True)
+    assert "2 of the largest runs at once need 2147483648.0 GiB; this machine has" in warning
+    assert warnings_of(huge, workers=2, here=False) == []
+    assert warnings_of([planned("c", 1)], workers=2, here=True) == []
 
 
 def test_a_worker_that_says_much_before_it_fails(tmp_path, monkeypatch):
