@@ -54,7 +54,7 @@ def _model() -> ConfigDict:
     c.embedding = ""  # subcodes | bits | latents | patches; "" here and below: the family's
     c.backbone = ""  # llama | encoder_decoder | dit
     c.order = ""  # raster | masked | joint
-    c.scan = "rows"  # in which order "raster" goes over the cells: see lab/models/scans.py
+    c.scan = "rows"  # how "raster" goes over the cells: see lab/models/scans.py; any: at random
     c.head = ""  # categorical | tied_categorical | bernoulli | bernoulli_diffusion |
     #              gaussian_diffusion | noise
     c.depth = 0  # blocks; 0 here and in the next three: as the named size says

@@ -17,7 +17,7 @@ from lab.core.units import Duration, DurationUnit, parse_duration
 SEMANTICS = 1  # raise it when the same config would train another model
 MASK_SCHEDULES = ("none", "cosine", "linear", "truncated_normal")
 SCANS = ("rows", "columns", "rows_zigzag", "columns_zigzag", "diagonal", "spiral", "z_curve")
-SCANS += ("hilbert", "subsample", "shuffled")
+SCANS += ("hilbert", "subsample", "shuffled", "any")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -31,9 +31,9 @@ EPILOG = """examples:
 Writes OUT/samples.png, a row a class, and OUT/samples.npz with images, tokens, classes, numbers and
 settings. Image n of class c is the same whatever else is drawn: its randomness is from the seed and
 its number. With --keep a row holds the image, what is kept of it, and its completions: a masked
-model keeps any side, an autoregressive one the side where its scan begins (the top, of rows), one
-that denoises whole images any side, and there the rest is not quite conditional on it. Exit codes:
-0 finished, 2 bad input, 75 interrupted (nothing is written)."""
+model keeps any side, an autoregressive one the side where its scan begins (the top, of rows; in
+any order any), one that denoises whole images any side, and there the rest is not quite conditional
+on it. Exit codes: 0 finished, 2 bad input, 75 interrupted (nothing is written)."""
 
 # The sides that begin a scan, which is what a model of raster order can keep; others keep any.
 SIDE_OF = {"rows": "top", "rows_zigzag": "top", "columns": "left", "columns_zigzag": "left"}
@@ -164,7 +164,7 @@ def wanted_of(flags: argparse.Namespace, trained: "Trained", tokenizer: Any) -> 
 
     if flags.keep:
         model, side = trained.run.model, flags.keep.partition(":")[0]
-        if model.order == "raster" and side != SIDE_OF.get(model.scan):
+        if model.order == "raster" and model.scan != "any" and side != SIDE_OF.get(model.scan):
             allowed = SIDE_OF.get(model.scan)
             raise LabError(
                 f'--keep {flags.keep}: this model draws along the scan "{model.scan}"; '

@@ -7,7 +7,6 @@ import enum
 from typing import NamedTuple
 
 import jax
-import numpy as np
 from flax import nnx
 
 from lab.core.scopes import ATTENTION
@@ -15,7 +14,7 @@ from lab.layers.kernels import attend, attend_one, attention_weights, wide
 from lab.layers.linear import linear
 from lab.layers.norm import RMSNorm
 from lab.layers.parameters import Init, branch_end, matrix
-from lab.layers.positions import rotate, rotate_one
+from lab.layers.positions import Angles, rotate, rotate_one
 from lab.layers.stack import ATTENTION_OUT, QUERY_KEY_VALUE, kept
 
 
@@ -68,7 +67,7 @@ class Attention(nnx.Module):
         self.platform = platform
 
     @jax.named_scope(ATTENTION)
-    def __call__(self, x_BTD: jax.Array, angles_TK: np.ndarray) -> jax.Array:
+    def __call__(self, x_BTD: jax.Array, angles_TK: Angles) -> jax.Array:
         q_BTHK, k_BTHK = self._queries_keys(x_BTD, angles_TK)
         v_BTHK = wide(self._heads(linear(x_BTD, self.value)))
         q_BTHK, k_BTHK, v_BTHK = (kept(x, QUERY_KEY_VALUE) for x in (q_BTHK, k_BTHK, v_BTHK))
@@ -78,14 +77,14 @@ class Attention(nnx.Module):
         y_BTD = y_BTHK.reshape(x_BTD.shape).astype(x_BTD.dtype)
         return kept(linear(y_BTD, self.out), ATTENTION_OUT)
 
-    def weights(self, x_BTD: jax.Array, angles_TK: np.ndarray) -> jax.Array:
+    def weights(self, x_BTD: jax.Array, angles_TK: Angles) -> jax.Array:
         """How much each query takes of each key: (B, H, T, T) in float32, rows sum to one."""
         q_BTHK, k_BTHK = self._queries_keys(x_BTD, angles_TK)
         return attention_weights(
             q_BTHK, k_BTHK, causal=self.mask is Mask.CAUSAL, platform=self.platform
         )
 
-    def _queries_keys(self, x_BTD: jax.Array, angles_TK: np.ndarray) -> tuple[jax.Array, jax.Array]:
+    def _queries_keys(self, x_BTD: jax.Array, angles_TK: Angles) -> tuple[jax.Array, jax.Array]:
         q_BTHK = wide(self._heads(linear(x_BTD, self.query)))
         k_BTHK = wide(self._heads(linear(x_BTD, self.key)))
         q_BTHK, k_BTHK = self._normed(q_BTHK, k_BTHK)
@@ -104,7 +103,7 @@ class Attention(nnx.Module):
         cache: Cache,
         layer: jax.Array | int,
         index: jax.Array | int,
-        angles_TK: np.ndarray,
+        angles_TK: Angles,
     ) -> tuple[jax.Array, Cache]:
         """Position `index` alone, which sees itself and those before it that the cache holds.
 

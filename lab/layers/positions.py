@@ -11,6 +11,7 @@ import numpy as np
 from lab.core.errors import LabError
 
 SINUSOID_BASE = 10_000
+Angles = np.ndarray | jax.Array  # on the host for all images, on the device for each
 
 
 def grid_angles(rows: int, columns: int, *, head_features: int, base: float) -> np.ndarray:
@@ -34,21 +35,28 @@ def with_prefix(angles_TK: np.ndarray) -> np.ndarray:
     return np.concatenate([np.zeros_like(angles_TK[:1]), angles_TK])
 
 
-def rotate(x_BTHK: jax.Array, angles_TK: np.ndarray) -> jax.Array:
+def rotate(x_BTHK: jax.Array, angles_TK: Angles) -> jax.Array:
     """Turn the pairs (i, i + K / 2) of each head's features by the angles of their position.
 
-    Pairing halves rather than neighbours is the same model up to an order of features.
+    The angles are (T, K), or (B, T, K) where each image has its own. Pairing halves rather than
+    neighbours is the same model up to an order of features.
     """
-    cos_T1K = jnp.asarray(np.cos(angles_TK), x_BTHK.dtype)[None, :, None, :]
-    sin_T1K = jnp.asarray(np.sin(angles_TK), x_BTHK.dtype)[None, :, None, :]
-    return _turned(x_BTHK, cos_T1K, sin_T1K)
+    cos_BT1K, sin_BT1K = (each[..., None, :] for each in _cos_sin(angles_TK, x_BTHK.dtype))
+    return _turned(x_BTHK, cos_BT1K, sin_BT1K)
 
 
-def rotate_one(x_BHK: jax.Array, angles_TK: np.ndarray, index: jax.Array | int) -> jax.Array:
+def rotate_one(x_BHK: jax.Array, angles_TK: Angles, index: jax.Array | int) -> jax.Array:
     """Turn the features of one position, number `index`, which may be traced."""
-    cos_K = jnp.asarray(np.cos(angles_TK), x_BHK.dtype)[index]
-    sin_K = jnp.asarray(np.sin(angles_TK), x_BHK.dtype)[index]
-    return _turned(x_BHK, cos_K[None, None], sin_K[None, None])
+    cos_BT1K, sin_BT1K = (each[..., None, :] for each in _cos_sin(angles_TK, x_BHK.dtype))
+    return _turned(x_BHK, cos_BT1K[:, index], sin_BT1K[:, index])
+
+
+def _cos_sin(angles_TK: Angles, dtype) -> tuple[jax.Array, jax.Array]:
+    """(1, T, K), computed on the host in float64, or (B, T, K)."""
+    host = isinstance(angles_TK, np.ndarray)
+    cos, sin = (np.cos, np.sin) if host else (jnp.cos, jnp.sin)
+    angles_BTK = angles_TK[None] if host else angles_TK
+    return jnp.asarray(cos(angles_BTK), dtype), jnp.asarray(sin(angles_BTK), dtype)
 
 
 def _turned(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:

@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from lab.core.counts import Flops, attention_flops
@@ -22,6 +21,7 @@ from lab.layers.mlp import SwiGLU
 from lab.layers.modulation import Branch, Modulation, two_branches
 from lab.layers.norm import RMSNorm
 from lab.layers.parameters import Init, vectors
+from lab.layers.positions import Angles
 from lab.layers.stack import Seen, observe_stack, run_stack, stacked
 
 PARTS = 6  # shift, scale and gate of two branches
@@ -87,7 +87,7 @@ class Block(nnx.Module):
     def __call__(
         self,
         x_BTD: jax.Array,
-        angles_TK: np.ndarray,
+        angles_TK: Angles,
         key: jax.Array | None,
         condition: jax.Array | None = None,
         part: Part = WHOLE,
@@ -104,7 +104,7 @@ class Block(nnx.Module):
         return constrain_batch(x_BTD)
 
     def attention_weights(
-        self, x_BTD: jax.Array, angles_TK: np.ndarray, condition: jax.Array | None = None
+        self, x_BTD: jax.Array, angles_TK: Angles, condition: jax.Array | None = None
     ) -> jax.Array:
         """Of the attention of this block, given what enters it: (B, H, T, T) in float32."""
         first, _ = self._branches(condition)
@@ -116,7 +116,7 @@ class Block(nnx.Module):
         cache: Cache,
         layer: jax.Array | int,
         index: jax.Array | int,
-        angles_TK: np.ndarray,
+        angles_TK: Angles,
         condition: jax.Array | None,
     ) -> tuple[jax.Array, Cache]:
         """Position `index` alone, without dropout; `layer` is this block's place in the cache."""
@@ -161,7 +161,7 @@ class Backbone(nnx.Module):
     def __call__(
         self,
         x_BTD: jax.Array,
-        angles_TK: np.ndarray,
+        angles_TK: Angles,
         key: jax.Array | None,
         condition_BD: jax.Array | None = None,
         part: Part = WHOLE,
@@ -183,7 +183,7 @@ class Backbone(nnx.Module):
     def observe(
         self,
         x_BTD: jax.Array,
-        angles_TK: np.ndarray,
+        angles_TK: Angles,
         condition_BD: jax.Array | None,
         look: Callable[[jax.Array, Callable[[], jax.Array]], Seen],
     ) -> tuple[jax.Array, Seen]:
@@ -201,7 +201,7 @@ class Backbone(nnx.Module):
         x_BTD: jax.Array,
         hidden_BT: jax.Array,
         class_BD: jax.Array,
-        angles_TK: np.ndarray,
+        angles_TK: Angles,
         key: jax.Array | None,
         *,
         condition_BD: jax.Array | None = None,
@@ -227,7 +227,7 @@ class Backbone(nnx.Module):
         x_BD: jax.Array,
         cache: Cache,
         index: jax.Array | int,
-        angles_TK: np.ndarray,
+        angles_TK: Angles,
         condition_BD: jax.Array | None = None,
     ) -> tuple[jax.Array, Cache]:
         """Features (B, D) of position `index` after those in the cache, and the cache with it.

@@ -84,6 +84,10 @@ def check_each_other(model: ModelConfig) -> None:
                 f"config.model.{name} = {getattr(model, name)!r}: of the backbone llama only, not "
                 f'"{model.backbone}"'
             )
+    if model.scan == "any" and model.head in ("bernoulli_diffusion", "gaussian_diffusion"):
+        raise LabError(
+            f'config.model.scan = "any": of heads with an exact likelihood only, not "{model.head}"'
+        )
     if model.scan != "rows" and model.order != "raster":
         raise LabError(
             f'config.model.scan = "{model.scan}": of the order raster only, not "{model.order}"'

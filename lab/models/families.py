@@ -143,10 +143,10 @@ def builder(
     def make(key: "jax.Array") -> Generator:
         import jax
 
-        from lab.models.parts import class_embedding, time_embedding
+        from lab.models.parts import class_embedding, target_embedding, time_embedding
 
         class_key, embedding_key, backbone_key = jax.random.split(key, 3)
-        head_key, time_key = (jax.random.fold_in(key, number) for number in (3, 4))
+        head_key, time_key, target_key = (jax.random.fold_in(key, n) for n in (3, 4, 5))
         return Generator(
             classes=class_embedding(class_key, model, codes),
             embedding=EMBEDDINGS[model.embedding](embedding_key, model, codes),
@@ -155,6 +155,7 @@ def builder(
             order=order,
             compute_dtype=running.compute_dtype,
             time=time_embedding(time_key, model),
+            targets=target_embedding(target_key, model, codes),
         )
 
     return make

@@ -29,6 +29,7 @@ class Generator(nnx.Module):
         order: Order,
         compute_dtype: str,
         time: Any = None,
+        targets: Any = None,
     ):
         self.classes = classes
         self.embedding = embedding
@@ -38,6 +39,8 @@ class Generator(nnx.Module):
         self.compute_dtype = compute_dtype
         if time is not None:
             self.time = time  # of an order that diffuses whole images
+        if targets is not None:
+            self.targets = targets  # of autoregression in any order: which position comes next
 
     @property
     def predictor(self) -> Any:
@@ -87,16 +90,16 @@ class Generator(nnx.Module):
         return self.order.nats(self, tokens_BTS, label_B, key_B, draws)
 
     def parameters(self) -> ByRole:
-        """Parameters by role: the class, the time and the tokens are embeddings; a final norm
+        """Parameters by role: class, time, tokens and next positions are embeddings; a final norm
         belongs to the head.
         """
 
         def leaves(*parts: Any) -> int:
             return sum(leaf.size for part in parts for leaf in jax.tree.leaves(part))
 
-        time = [self.time] if hasattr(self, "time") else []
+        others = [getattr(self, name) for name in ("time", "targets") if hasattr(self, name)]
         return ByRole(
-            embedding=leaves(self.embedding, self.classes, *time),
+            embedding=leaves(self.embedding, self.classes, *others),
             blocks=leaves(self.backbone),
             head=leaves(self.head),
         )

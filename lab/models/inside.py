@@ -25,7 +25,8 @@ from lab.models.encoder_decoder import EncoderDecoder
 from lab.models.generator import Generator
 from lab.models.joint import JointOrder
 from lab.models.masked import MaskedOrder
-from lab.models.orders import RasterOrder
+from lab.models.orders import ANY, RasterOrder
+from lab.models.paths import Path
 
 Look = Callable[[jax.Array, Callable[[], jax.Array]], Seen]
 
@@ -150,7 +151,7 @@ def _states(
 
     def of_positions(x_BND: jax.Array) -> jax.Array:
         x_BTD = x_BND[:, _prefix(model) :].astype(jnp.float32)
-        return reduce(_placed(model, x_BTD))
+        return reduce(_path(model).back(x_BTD))
 
     passes = _run(model, tokens_BTS, label_B, time, lambda x_BND, _: of_positions(x_BND))
     states = []
@@ -173,14 +174,18 @@ def _run(
         x_BTD = model.embedding(order.numbers(tokens_BTS).astype(dtype))
         return [_Pass(*model.backbone.observe(x_BTD, condition_BD.astype(dtype), look))]
     class_BD = model.classes(label_B, None)
-    tokens_BTS = order.scanned(tokens_BTS) if isinstance(order, RasterOrder) else tokens_BTS
-    x_BTD = model.embedding(tokens_BTS).astype(dtype)
+    path = _path(model)
+    x_BTD = model.embedding(path.along(tokens_BTS)).astype(dtype)
     if isinstance(model.backbone, EncoderDecoder):
         return [_Pass(*of) for of in model.backbone.observe(x_BTD, class_BD.astype(dtype), look)]
-    x_BND = jnp.concatenate([class_BD[:, None].astype(dtype), x_BTD], axis=1)
     head_features = model.backbone.spec.width // model.backbone.spec.heads
-    assert isinstance(order, RasterOrder | MaskedOrder)
-    angles_NK = order.all_angles(head_features)
+    if isinstance(order, RasterOrder):
+        x_BND = order.inputs(model, class_BD.astype(dtype), x_BTD, path).astype(dtype)
+        angles_NK = order.all_angles(head_features, path)
+    else:
+        assert isinstance(order, MaskedOrder)
+        x_BND = jnp.concatenate([class_BD[:, None].astype(dtype), x_BTD], axis=1)
+        angles_NK = order.all_angles(head_features)
     return [_Pass(*model.backbone.observe(x_BND, angles_NK, class_BD, look))]
 
 
@@ -201,6 +206,13 @@ def _prefix(model: Generator) -> int:
 
 def _cells(model: Generator) -> np.ndarray:
     """(N, 2) int32: row and column of each token, in the order in which they stand in a stack."""
+    cell_T = _path(model).along(_cells_in_rows(model)[None])[0]
+    prefix = np.full((_prefix(model), 2), -1)
+    return np.concatenate([prefix, cell_T]).astype(np.int32)
+
+
+def _cells_in_rows(model: Generator) -> np.ndarray:
+    """(T, 2): row and column of each position, in raster order."""
     order = model.order
     if isinstance(order, JointOrder):
         side, slots = order.patch, 1
@@ -209,14 +221,12 @@ def _cells(model: Generator) -> np.ndarray:
         assert isinstance(order, RasterOrder | MaskedOrder)
         side, (rows, columns, slots) = 1, dataclasses.astuple(order.grid)
     row, column = np.divmod(np.repeat(np.arange(rows * columns), slots), columns)
-    cell_T = side * np.stack([row, column], axis=1)
-    if isinstance(order, RasterOrder):
-        cell_T = order.scanned(cell_T[None])[0]
-    prefix = np.full((_prefix(model), 2), -1)
-    return np.concatenate([prefix, cell_T]).astype(np.int32)
+    return side * np.stack([row, column], axis=1)
 
 
-def _placed(model: Generator, x_BTD: jax.Array) -> jax.Array:
-    """Positions as they stand in the stack, in raster order."""
+def _path(model: Generator) -> Path:
+    """In which order positions stand in a stack: along a scan, in rows where there is none."""
     order = model.order
-    return order.placed(x_BTD) if isinstance(order, RasterOrder) else x_BTD
+    if isinstance(order, RasterOrder) and order.scan != ANY:
+        return order.path()
+    return Path(np.arange(len(_cells_in_rows(model))))

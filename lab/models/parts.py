@@ -63,6 +63,15 @@ def time_embedding(key, model: ModelConfig):
     return TimeEmbedding(key, width=model.width)
 
 
+def target_embedding(key, model: ModelConfig, codes: Codes):
+    """Of each position, told to what it is predicted from; None where a scan says it."""
+    from lab.layers.parameters import table
+
+    if model.scan != "any":
+        return None
+    return table(key, (codes.positions, model.width), ("positions", "embed"), _init(model))
+
+
 def _subcodes(key, model: ModelConfig, codes: Codes):
     from lab.models.embeddings import SubcodeEmbedding
 

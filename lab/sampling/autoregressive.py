@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from lab.models.image_keys import each_folded
-from lab.models.orders import RasterOrder
+from lab.models.orders import ANY, RasterOrder
+from lab.models.paths import Path
 from lab.sampling.conditions import as_rows, split_rows, with_null
 from lab.sampling.settings import Settings
 
@@ -39,41 +40,52 @@ def draw(
 
     Where `hidden_BT` is false, the token of `tokens_BTS` stands: what follows a known prefix of the
     scan is drawn from the model's conditional. The draw at position i of the scan is by number i of
-    the image's key. Runs under jit with static shapes.
+    the image's key, and the order, where that is any, by number T. Runs under jit with static
+    shapes.
     """
     loop = {Pass.CACHED: _cached, Pass.FULL: _full}[features]
     label_R = with_null(model, label_B, settings.guidance)
     order = model.order
     assert isinstance(order, RasterOrder)
-    tokens_BTS, hidden_BT = order.scanned(tokens_BTS), order.scanned(hidden_BT)
-    return order.placed(loop(model, label_R, key_B, tokens_BTS, hidden_BT, settings))
+    path = order.path(each_folded(key_B, tokens_BTS.shape[1]), hidden_BT)
+    tokens_BTS, hidden_BT = path.along(tokens_BTS), path.along(hidden_BT)
+    return path.back(loop(model, label_R, key_B, tokens_BTS, hidden_BT, settings, path))
 
 
-def _cached(model, label_R, key_B, tokens_BTS, hidden_BT, settings) -> jax.Array:
+def _cached(model, label_R, key_B, tokens_BTS, hidden_BT, settings, path) -> jax.Array:
     rows, positions = len(label_R), tokens_BTS.shape[1]
     class_RD = model.classes(label_R, None)
     spec = model.backbone.spec
-    angles_TK = model.order.angles(spec.width // spec.heads)
+    path = _of_rows(path, rows)
+    angles_TK = model.order.angles(spec.width // spec.heads, path)
+    told_RTD = model.order.next_positions(model, path) if model.order.scan == ANY else None
+
+    def entering(x_RD: jax.Array, index: jax.Array | int) -> jax.Array:
+        """What enters to predict position `index` of the path: no index is past the last."""
+        x_RD = x_RD if told_RTD is None else x_RD + told_RTD[:, index]
+        return x_RD.astype(model.compute_dtype)
 
     def step(carry: Any, index: jax.Array) -> tuple[Any, jax.Array]:
         x_RD, cache = carry
         out_RD, cache = model.backbone.step(x_RD, cache, index, angles_TK, class_RD)
         token_BS = _next(model, out_RD, key_B, index, settings, positions)
         token_BS = jnp.where(hidden_BT[:, index, None], token_BS, tokens_BTS[:, index])
-        return (_embedded(model, token_BS, index, rows), cache), token_BS
+        x_B1D = model.embedding(token_BS[:, None], first=index)
+        following = jnp.minimum(index + 1, positions - 1)
+        return (entering(as_rows(x_B1D[:, 0], rows), following), cache), token_BS
 
     cache = model.backbone.empty_cache(rows, positions, model.compute_dtype)
-    first = (class_RD.astype(model.compute_dtype), cache)
+    first = (entering(class_RD, 0), cache)
     _, tokens_TBS = jax.lax.scan(step, first, jnp.arange(positions))
     return jnp.swapaxes(tokens_TBS, 0, 1)
 
 
-def _full(model, label_R, key_B, tokens_BTS, hidden_BT, settings) -> jax.Array:
-    positions = tokens_BTS.shape[1]
+def _full(model, label_R, key_B, tokens_BTS, hidden_BT, settings, path) -> jax.Array:
+    positions, path = tokens_BTS.shape[1], _of_rows(path, len(label_R))
 
     def step(index: jax.Array, tokens_BTS: jax.Array) -> jax.Array:
         tokens_RTS = as_rows(tokens_BTS, len(label_R))
-        x_RTD = model.order.features(model, tokens_RTS, label_R, None)
+        x_RTD = model.order.features(model, tokens_RTS, label_R, None, path=path)
         token_BS = _next(model, x_RTD[:, index], key_B, index, settings, positions)
         token_BS = jnp.where(hidden_BT[:, index, None], token_BS, tokens_BTS[:, index])
         return tokens_BTS.at[:, index].set(token_BS)
@@ -96,7 +108,6 @@ def _next(model, x_RD, key_B, index, settings, positions) -> jax.Array:
     return jax.vmap(one)(x_BD, null_BD, each_folded(key_B, index))
 
 
-def _embedded(model, token_BS, index, rows) -> jax.Array:
-    """What enters the backbone after position `index`: (R, D)."""
-    x_B1D = model.embedding(token_BS[:, None], first=index)
-    return as_rows(x_B1D[:, 0].astype(model.compute_dtype), rows)
+def _of_rows(path: Path, rows: int) -> Path:
+    """The path of an image is that of its rows."""
+    return path if path.shared else Path(as_rows(path.position, rows))

@@ -15,7 +15,7 @@ from lab.core.errors import LabError
 from lab.core.keys import Stream, key
 from lab.models.drawing import Drawing
 from lab.models.masked import MaskedOrder
-from lab.models.orders import RasterOrder
+from lab.models.orders import ANY, RasterOrder
 from lab.sampling.guidance import Guidance
 
 if TYPE_CHECKING:
@@ -83,8 +83,16 @@ def check_known(known: Known, *, images: int, positions: int, numbers: int) -> N
 
 
 def check_beginning(hidden_BT: np.ndarray, order: RasterOrder) -> None:
-    """Raise LabError where what is drawn does not come last in the scan of an order."""
-    hidden_BT = order.scanned(hidden_BT)
+    """Raise LabError where what is drawn does not come last in the scan of an order.
+
+    In any order it can, unless a part of a cell is known.
+    """
+    if order.scan == ANY:
+        hidden_BNS = hidden_BT.reshape(len(hidden_BT), -1, order.grid.slots)
+        if np.any(hidden_BNS != hidden_BNS[..., :1]):
+            raise LabError("known tokens: a cell is known or drawn as a whole")
+        return
+    hidden_BT = order.path().along(hidden_BT)
     if np.any(hidden_BT[:, :-1] & ~hidden_BT[:, 1:]):
         raise LabError(
             f'known tokens: this model draws along the scan "{order.scan}", so that a known '

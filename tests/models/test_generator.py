@@ -10,7 +10,7 @@ import pytest
 
 from lab.models import families
 from lab.train.step import training_loss
-from tests.models.worlds import config, generator
+from tests.models.worlds import config, generator, position_nats
 
 SMALL = families.Codes(vocabulary=4, grid=(1, 3, 1), classes=2)
 
@@ -44,8 +44,8 @@ def test_first_loss_is_that_of_a_uniform_distribution():
 def test_class_changes_every_position():
     model = generator(config("s4"), SMALL)
     tokens_BTS = jnp.zeros((1, 3, 1), int)
-    a_T = model.order.position_nats(model, tokens_BTS, jnp.array([0]))[0]
-    b_T = model.order.position_nats(model, tokens_BTS, jnp.array([1]))[0]
+    a_T = position_nats(model, tokens_BTS, jnp.array([0]))[0]
+    b_T = position_nats(model, tokens_BTS, jnp.array([1]))[0]
     assert np.all(np.abs(a_T - b_T) > 1e-4)
 
 

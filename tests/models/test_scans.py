@@ -8,7 +8,7 @@ from lab.core import config as core_config
 from lab.core.errors import LabError
 from lab.models import compatible, families, inside
 from lab.models.scans import SCANS, scan
-from tests.models.worlds import config, every_image, generator, stirred
+from tests.models.worlds import config, every_image, generator, position_nats, stirred
 
 # The place of each cell of a 4 x 4 grid in the scan, written down by hand.
 PLACES = {
@@ -55,7 +55,7 @@ def test_the_shuffled_order_has_no_neighbours_to_speak_of_and_never_changes():
 
 
 def test_the_config_allows_the_scans_that_there_are_and_raster_order_alone_has_one():
-    assert set(core_config.SCANS) == set(SCANS)
+    assert set(core_config.SCANS) == {*SCANS, "any"}
     assert config(**{"model.scan": "spiral"}).model.scan == "spiral"
     with pytest.raises(LabError, match="config.model.scan = 'spirals'"):
         config(**{"model.scan": "spirals"})
@@ -80,7 +80,7 @@ def test_a_position_depends_on_those_before_it_in_the_scan_and_no_others(name):
     tokens_BT = np.tile(np.arange(12) % 5, (13, 1))
     for place in range(12):
         tokens_BT[place + 1, place] = (tokens_BT[place + 1, place] + 1) % 5
-    nats_BT = np.asarray(model.order.position_nats(model, tokens_BT[..., None], label_B))
+    nats_BT = np.asarray(position_nats(model, tokens_BT[..., None], label_B))
     changed_TT = np.abs(nats_BT[1:] - nats_BT[:1]) > 1e-6  # of a row's token, at a column
     cells = scan(name, 2, 3)
     when_T = np.argsort([2 * cell + slot for cell in cells for slot in (0, 1)])

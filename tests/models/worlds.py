@@ -57,3 +57,11 @@ def every_image(*, positions, subcodes, vocabulary):
 def image_keys(seed, images):
     """A key for each of so many images."""
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(jax.random.key(seed), jnp.arange(images))
+
+
+def position_nats(model, tokens_BTS, label_B):
+    """Nats (B, T) of each position, in raster order, given those before it in the scan."""
+    path = model.order.path()
+    along_BTS = path.along(jnp.asarray(tokens_BTS))
+    x_BTD = model.order.features(model, along_BTS, label_B, None)
+    return path.back(model.predictor.nats(x_BTD, along_BTS, None))

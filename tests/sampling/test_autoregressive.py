@@ -105,7 +105,7 @@ def test_the_cached_pass_has_the_features_and_draws_of_the_full_one(unroll):
     def features(tokens_BTS):
         """Of the cached pass fed with these tokens, and of the full one."""
         spec = model.backbone.spec
-        angles = model.order.angles(spec.width // spec.heads)
+        angles = model.order.angles(spec.width // spec.heads, model.order.path())
         class_BD = model.classes(label, None)
         x_BTD = jnp.concatenate([class_BD[:, None], model.embedding(tokens_BTS[:, :-1])], axis=1)
 
@@ -180,7 +180,7 @@ def test_the_cached_pass_goes_along_a_scan_as_the_full_one_does():
     run = config("s4", "elm", **{"model.subcodes": 2, "model.scan": "spiral"})
     model, label = stirred(run, codes, noise=0.2), jnp.array([0, 2])
     draw = jax.jit(autoregressive.draw, static_argnames=("settings", "features"))
-    hidden = jnp.asarray(model.order.placed(np.tile(np.arange(12) >= 4, (2, 1))))
+    hidden = jnp.asarray(model.order.path().back(np.tile(np.arange(12) >= 4, (2, 1))))
     given = jax.random.randint(jax.random.key(1), (2, 12, 2), 0, 5)
     cached, full = (
         draw(model, label, image_keys(0, jnp.arange(2)), given, hidden, settings=CUT, features=each)
