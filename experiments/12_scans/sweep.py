@@ -1,4 +1,4 @@
-"""Autoregression along ten scans of the grid, and in any order: pixels and tokens.
+"""Autoregression along ten scans of the grid, in any order, and masked: pixels and tokens.
 
     python -m lab.launch.sweep experiments/12_scans/sweep.py:pixels --workers 2
     python -m lab.launch.sweep experiments/12_scans/sweep.py:larger --workers 2
@@ -19,8 +19,9 @@ from lab.core.sweep import Override, axis, product
 from lab.core.sweep_argument import read_argument
 
 ELM, MLM = "configs/elm.py", "configs/mlm.py"
+DRAWS = {"train.bound_draws": 16}  # of orders or of masks
 # Counts of hidden positions uniform: training minimises the any-order bound itself.
-ANY = {"model.mask_schedule": "linear", "model.mask_rates": 64, "train.bound_draws": 16}
+MASKED = {"model.mask_schedule": "linear", "model.mask_rates": 64, **DRAWS}
 IMAGES, PIXELS = [16_384, 4_096], 256
 CODE_IMAGES, CODES = 20_480, 64
 SEEDS = [0, 1, 2]
@@ -39,11 +40,17 @@ def sweep(argument: str = "pixels") -> list[Override]:
 
 
 def orders(size: str) -> list[Override]:
-    """Every scan, and the masked order; each with a config and a name."""
+    """Every scan, any order, and the masked model; each with a config and a name."""
     along: list[Override] = [
-        {"config": f"{ELM}:{size}", "model.scan": scan, "name": scan} for scan in SCANS
+        {
+            "config": f"{ELM}:{size}",
+            "model.scan": scan,
+            "name": scan,
+            **(DRAWS if scan == "any" else {}),
+        }
+        for scan in SCANS
     ]
-    return [*along, {"config": f"{MLM}:{size}", **ANY, "name": "any"}]
+    return [*along, {"config": f"{MLM}:{size}", **MASKED, "name": "masked"}]
 
 
 def on_pixels(scale: float, size: str, seeds: list[int]) -> list[Override]:
