@@ -15,7 +15,7 @@ from configs.tokenizers import binary
 from lab.core.config import admit, run_directory
 from lab.core.designs import cooldowns
 from lab.core.fields import overlay
-from lab.core.sweep import Override, axis, product
+from lab.core.sweep import Override, axis
 from lab.core.sweep_argument import read_argument
 
 CONFIG = "configs/elm.py"
@@ -25,11 +25,12 @@ SPLITS = {
     16: {"2-8": 2, "4-4": 4, "8-2": 8, "16-1": 16, "1-16": 1},
     20: {"2-10": 2, "4-5": 4, "10-2": 10, "20-1": 20},
 }
-SIZES = ["s9", "s6", "s4", "s2"]  # the longest first
+SIZES = ["s9", "s6", "s4", "s2"]  # the longest first; of 1-16 all but the first
 ALL_SIZES = ["s9", "s8", "s7", "s6", "s5", "s4", "s3", "s2", "s1"]  # of the law on tokens: 2-8
 IMAGES = [20_480, 10_240, 5_120, 2_560]  # of a run, none of them twice
 POSITIONS, BATCH, FRACTION = 64, 16, 0.2
-RATES, RATES_SIZE, RATES_SPLITS = (0.002, 0.006, 0.018), "s4", ("2-8", "16-1", "1-16")
+RATES, RATES_SIZE, RATES_SPLITS = (0.002, 0.006, 0.018, 0.054), "s4", ("2-8", "16-1", "1-16")
+RATE = 0.018  # results of `rates`
 SEEDS, SEEDS_SIZE = (1, 2), "s4"
 
 
@@ -40,7 +41,8 @@ def sweep(argument: str = "surface") -> list[Override]:
     parts = {"surface": surface, "rates": rates, "seeds": seeds}
     runs = parts[made.part](tokenizer, made.factor)
     part = tokenizer if made.part == "surface" else made.part
-    return product(runs, [common(tokenizer, f"splits_{part}{made.suffix}")])
+    shared = common(tokenizer, f"splits_{part}{made.suffix}")
+    return [{**shared, **run} for run in runs]
 
 
 def surface(tokenizer: str, scale: float) -> list[Override]:
@@ -48,6 +50,7 @@ def surface(tokenizer: str, scale: float) -> list[Override]:
     found: list[Override] = []
     for split, subcodes in SPLITS[bits_of(tokenizer)].items():
         sizes = ALL_SIZES if split == "2-8" and tokenizer == TOKENIZERS[0] else SIZES
+        sizes = SIZES[1:] if split == "1-16" else sizes
         tokens = [round(images * scale) * POSITIONS for images in IMAGES]
         for run in cooldowns(CONFIG, sizes, tokens, fraction=FRACTION):
             found.append({**run, "model.subcodes": subcodes, "name": f"{split}-{run['name']}"})
@@ -111,6 +114,7 @@ def common(tokenizer: str, study: str) -> Override:
         "tokenizer.name": "trained",
         "tokenizer.run": tokenizer_run(tokenizer),
         "tokenizer.codes": f"codes/02_tokens/{tokenizer}",
+        "optimizer.learning_rate": RATE,
         "train.batch_size": BATCH,
         "train.evaluation_batch_size": 64,
         "train.log_every_steps": 40,
