@@ -6,7 +6,7 @@
     python -m lab.launch.sweep experiments/12_scans/sweep.py:codes --workers 2
     python -m lab.launch.sweep experiments/12_scans/sweep.py:pixels,0.1 --workers 2
 
-`pixels` are dead leaves of 16 x 16 whole pixels, a small model with three seeds; `larger` is a
+`pixels` are dead leaves of 8 x 8 whole pixels, a small model with three seeds; `larger` is a
 larger model with one; both have a cooldown to a quarter of the images. `rates` tries learning rates
 of four orders on that quarter. `codes` are the rounded bits of a tokenizer of
 experiments/02_tokens (README.md). A factor on all lengths may follow (the last line: a rehearsal).
@@ -23,7 +23,7 @@ ELM, MLM = "configs/elm.py", "configs/mlm.py"
 DRAWS = {"train.bound_draws": 16}  # of orders or of masks
 # Counts of hidden positions uniform: training minimises the any-order bound itself.
 MASKED = {"model.mask_schedule": "linear", "model.mask_rates": 64, **DRAWS}
-IMAGES, PIXELS = [16_384, 4_096], 256
+IMAGES, PIXELS = [16_384, 4_096], 64
 CODE_IMAGES, CODES = 20_480, 64
 SEEDS = [0, 1, 2]
 RATES, RATED = [0.054, 0.018, 0.006], ("rows", "shuffled", "any", "masked")
@@ -36,7 +36,7 @@ def sweep(argument: str = "pixels") -> list[Override]:
     made = read_argument(argument, ["pixels", "rates", "larger", "codes"])
     parts = {
         "pixels": lambda: on_pixels("s3", SEEDS, made.factor),
-        "larger": lambda: on_pixels("s5", SEEDS[:1], made.factor),
+        "larger": lambda: on_pixels("s6", SEEDS[:1], made.factor),
         "rates": lambda: rates("s3", made.factor),
         "codes": lambda: on_codes("s4", made.factor),
     }
@@ -93,13 +93,13 @@ def on_codes(size: str, scale: float) -> list[Override]:
 
 
 def leaves(scale: float) -> Override:
-    """Dead leaves of 16 x 16 whole pixels in 512 colours, none seen twice."""
+    """Dead leaves of 8 x 8 whole pixels in 512 colours, none seen twice."""
     return {
         "data.name": "dead_leaves",
         "data.train_examples": max(round(max(IMAGES) * scale), BATCH),
         "tokenizer.name": "pixel_bits",
         "tokenizer.channels": "rgb",
-        "tokenizer.resolution": 16,
+        "tokenizer.resolution": 8,
         "tokenizer.levels": 8,
         "model.subcodes": 1,
     }
