@@ -30,7 +30,7 @@ ALL_SIZES = ["s9", "s8", "s7", "s6", "s5", "s4", "s3", "s2", "s1"]  # of the law
 IMAGES = [20_480, 10_240, 5_120, 2_560]  # of a run, none of them twice
 POSITIONS, BATCH, FRACTION = 64, 16, 0.2
 RATES, RATES_SIZE, RATES_SPLITS = (0.002, 0.006, 0.018, 0.054), "s4", ("2-8", "16-1", "1-16")
-RATE = 0.018  # results of `rates`
+RATE, RATE_OF = 0.018, {"1-16": 0.006}  # results of `rates`
 SEEDS, SEEDS_SIZE = (1, 2), "s4"
 
 
@@ -53,7 +53,8 @@ def surface(tokenizer: str, scale: float) -> list[Override]:
         sizes = SIZES[1:] if split == "1-16" else sizes
         tokens = [round(images * scale) * POSITIONS for images in IMAGES]
         for run in cooldowns(CONFIG, sizes, tokens, fraction=FRACTION):
-            found.append({**run, "model.subcodes": subcodes, "name": f"{split}-{run['name']}"})
+            name = f"{split}-{run['name']}"
+            found.append({**run, **of_split(split, subcodes), "name": name})
     return found
 
 
@@ -87,11 +88,17 @@ def single(split: str, size: str, images: float) -> Override:
     """A run of a 16-bit split without a trunk."""
     return {
         "config": f"{CONFIG}:{size}",
-        "model.subcodes": SPLITS[16][split],
+        **of_split(split, SPLITS[16][split]),
         "train.duration": f"{round(images) * POSITIONS} tokens",
         "optimizer.schedule": "wsd",
         "optimizer.cooldown_fraction": FRACTION,
     }
+
+
+def of_split(split: str, subcodes: int) -> Override:
+    """Its number of sub-codes, and its rate."""
+    rate = RATE_OF.get(split, RATE)
+    return {"model.subcodes": subcodes, "optimizer.learning_rate": rate}
 
 
 def bits_of(tokenizer: str) -> int:
@@ -114,7 +121,6 @@ def common(tokenizer: str, study: str) -> Override:
         "tokenizer.name": "trained",
         "tokenizer.run": tokenizer_run(tokenizer),
         "tokenizer.codes": f"codes/02_tokens/{tokenizer}",
-        "optimizer.learning_rate": RATE,
         "train.batch_size": BATCH,
         "train.evaluation_batch_size": 64,
         "train.log_every_steps": 40,
