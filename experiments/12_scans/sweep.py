@@ -16,7 +16,7 @@ from configs.tokenizers import binary
 from lab.core.config import SCANS, admit, run_directory
 from lab.core.designs import cooldowns
 from lab.core.fields import overlay
-from lab.core.sweep import Override, axis, product
+from lab.core.sweep import Override, product
 from lab.core.sweep_argument import read_argument
 
 ELM, MLM = "configs/elm.py", "configs/mlm.py"
@@ -69,13 +69,13 @@ def on_pixels(size: str, seeds: list[int], scale: float) -> list[Override]:
 
 def rates(size: str, scale: float) -> list[Override]:
     """Four orders at each rate, one size and the shorter length."""
-    named = [
-        {**each, "name": f"lr{rate:g}"}
-        for each in axis("optimizer.learning_rate", RATES)
-        for rate in each.values()
+    data = {**leaves(scale), **alone(IMAGES[1] * scale, PIXELS)}
+    return [
+        {**order, **data, "optimizer.learning_rate": rate, "name": f"{order['name']}-lr{rate:g}"}
+        for order in orders(size)
+        if order["name"] in RATED
+        for rate in RATES
     ]
-    rated = [order for order in orders(size) if order["name"] in RATED]
-    return product(rated, named, [{**leaves(scale), **alone(IMAGES[1] * scale, PIXELS)}])
 
 
 def on_codes(size: str, scale: float) -> list[Override]:
@@ -88,9 +88,7 @@ def on_codes(size: str, scale: float) -> list[Override]:
         "tokenizer.codes": "codes/02_tokens/binary-16-0",
         "model.subcodes": 2,
     }
-    named = [
-        {**each, "name": f"seed{seed}"} for each in axis("seed", SEEDS) for seed in each.values()
-    ]
+    named: list[Override] = [{"seed": seed, "name": f"seed{seed}"} for seed in SEEDS]
     return product(orders(size), named, [{**data, **alone(CODE_IMAGES * scale, CODES)}])
 
 
