@@ -47,6 +47,7 @@ class World:
 
 WORLDS = {
     "elm": World("elm", "s4", "pixels", DROPOUTS | MLP),
+    "elm-any": World("elm", "s4", "pixels", {"model.scan": "any"} | DROPOUTS),
     "mlm": World("mlm", "s4", "pixels", DROPOUTS | MLP),
     "mlm-tied": World("mlm", "s4", "pixels", {"model.head": "tied_categorical"}),
     "bigr": World("bigr", "s4", "bits", BIT | DROPOUTS | MLP),
