@@ -18,6 +18,7 @@ from lab.launch.sample_settings import add_flags, settings_of
 from lab.launch.signals import StopSignal
 
 if typing.TYPE_CHECKING:
+    from lab.core.config import ModelConfig
     from lab.launch.sample_job import Samples, Wanted
     from lab.train.trained_generator import Trained
 
@@ -35,8 +36,8 @@ model keeps any side, an autoregressive one the side where its scan begins (the 
 any order any), one that denoises whole images any side, and there the rest is not quite conditional
 on it. Exit codes: 0 finished, 2 bad input, 75 interrupted (nothing is written)."""
 
-# The sides that begin a scan, which is what a model of raster order can keep; others keep any.
-SIDE_OF = {"rows": "top", "rows_zigzag": "top", "columns": "left", "columns_zigzag": "left"}
+SIDES = ("top", "bottom", "left", "right")
+BEGINNING = {"rows": "top", "rows_zigzag": "top", "columns": "left", "columns_zigzag": "left"}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -164,11 +165,11 @@ def wanted_of(flags: argparse.Namespace, trained: "Trained", tokenizer: Any) -> 
 
     if flags.keep:
         model, side = trained.run.model, flags.keep.partition(":")[0]
-        if model.order == "raster" and model.scan != "any" and side != SIDE_OF.get(model.scan):
-            allowed = SIDE_OF.get(model.scan)
+        allowed = sides_kept(model)
+        if side in SIDES and side not in allowed:
             raise LabError(
                 f'--keep {flags.keep}: this model draws along the scan "{model.scan}"; '
-                + (f"allowed is {allowed}" if allowed else "no side is a beginning of it")
+                + (f"allowed is {allowed[0]}" if allowed else "no side is a beginning of it")
             )
         return sample_job.painted_in(
             trained,
@@ -183,6 +184,13 @@ def wanted_of(flags: argparse.Namespace, trained: "Trained", tokenizer: Any) -> 
         if not 0 <= each < trained.classes:
             raise LabError(f"--classes {each}: this run has the classes 0 to {trained.classes - 1}")
     return sample_job.by_class(classes, flags.per_class, trained.classes)
+
+
+def sides_kept(model: "ModelConfig") -> tuple[str, ...]:
+    """The sides of an image that a model can keep: of raster order the one that begins its scan."""
+    if model.order != "raster" or model.scan == "any":
+        return SIDES
+    return (BEGINNING[model.scan],) if model.scan in BEGINNING else ()
 
 
 def hidden_pixels(flags: argparse.Namespace, samples: "Samples", grid: tuple[int, int, int]) -> Any:
@@ -228,12 +236,13 @@ def table_of(samples: "Samples") -> Any:
 
 
 def next_command(flags: argparse.Namespace, trained: "Trained") -> str:
-    """Completions after samples, and other samples after completions."""
+    """Completions after samples where a side can be kept, else other samples."""
     words = ["python", "-m", "lab.launch.sample", flags.run]
-    if flags.keep:
+    sides = sides_kept(trained.run.model)
+    if flags.keep or not sides:
         words += ["--seed", str(flags.seed + 1), "--out", f"{flags.out}-{flags.seed + 1}"]
     else:
-        words += ["--keep", "top:0.5", "--of", "validation", "--images", "0", "1", "2"]
+        words += ["--keep", f"{sides[0]}:0.5", "--of", "validation", "--images", "0", "1", "2"]
         words += ["--out", f"{flags.out}-kept"]
     return f"next: {shlex.join(words)}"
 

@@ -3,15 +3,19 @@
 import argparse
 import json
 import time
+import types
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from lab.core.config import SCANS
 from lab.core.errors import LabError
 from lab.launch import sample
 from lab.launch.sample_job import by_class, hidden_part
 from lab.launch.sample_settings import settings_of
+from lab.models.orders import Grid, RasterOrder
+from lab.sampling.conditions import check_beginning
 from tests.launch.commands import TINY, command, only, place, refused, start
 from tests.models.worlds import config
 
@@ -231,6 +235,26 @@ def test_a_kept_side_is_its_cells():
     for wrong in ("top", "top:x", "top:0", "top:1", "middle:0.5", "top:0.05"):
         with pytest.raises(LabError, match=f"--keep {wrong}"):
             hidden_part(wrong, (4, 4, 1))
+
+
+@pytest.mark.parametrize("scan", SCANS)
+def test_a_side_can_be_kept_where_it_begins_the_scan_of_a_model(scan):
+    model = config(**{"model.scan": scan}).model
+    order = RasterOrder(grid=Grid(4, 4, 1), rotary_base=1e4, embedding_dropout=0.0, scan=scan)
+
+    def begins(side):
+        try:
+            check_beginning(hidden_part(f"{side}:0.5", (4, 4, 1))[None], order)
+        except LabError:
+            return False
+        return True
+
+    assert set(sample.sides_kept(model)) == {side for side in sample.SIDES if begins(side)}
+    flags = argparse.Namespace(run="r", keep=None, seed=0, out="o")
+    trained = types.SimpleNamespace(run=types.SimpleNamespace(model=model))
+    hint = sample.next_command(flags, trained)
+    kept = [side for side in sample.SIDES if f"--keep {side}:0.5" in hint]
+    assert kept == list(sample.sides_kept(model)[:1]), hint
 
 
 def test_numbers_of_images_are_all_different_and_of_their_class():
