@@ -37,7 +37,6 @@ any order any), one that denoises whole images any side, and there the rest is n
 on it. Exit codes: 0 finished, 2 bad input, 75 interrupted (nothing is written)."""
 
 SIDES = ("top", "bottom", "left", "right")
-BEGINNING = {"rows": "top", "rows_zigzag": "top", "columns": "left", "columns_zigzag": "left"}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -102,7 +101,7 @@ def run(flags: argparse.Namespace, signals: StopSignal) -> ExitCode:
     try:
         if signals.came:
             raise Stopped
-        trained, samples, about = sampled(flags, signals)
+        trained, grid, samples, about = sampled(flags, signals)
     except Stopped:
         print("interrupted: nothing is written", file=sys.stderr)
         return ExitCode.INTERRUPTED
@@ -114,14 +113,17 @@ def run(flags: argparse.Namespace, signals: StopSignal) -> ExitCode:
     Console().print(table_of(samples))
     print(summary(about))
     print(f"wrote {pathlib.Path(flags.out) / 'samples.png'} and samples.npz")
-    print(next_command(flags, trained))
+    print(next_command(flags, trained, grid))
     return ExitCode.DONE
 
 
 def sampled(
     flags: argparse.Namespace, signals: StopSignal
-) -> "tuple[Trained, Samples, dict[str, Any]]":
-    """Draw and write the images; what is said of them. Raises Stopped on a signal."""
+) -> "tuple[Trained, tuple[int, int, int], Samples, dict[str, Any]]":
+    """Draw and write the images; the run, its grid, what was drawn and what is said of it.
+
+    Raises Stopped on a signal.
+    """
     from lab.launch import sample_files, sample_job
     from lab.launch.devices import set_up_jax
     from lab.launch.jobs import make_tokenizer
@@ -156,7 +158,7 @@ def sampled(
     )
     shown = hidden_pixels(flags, samples, tokenizer.spec.grid)
     sample_files.write(pathlib.Path(flags.out), samples, about, shown)
-    return trained, samples, about
+    return trained, tokenizer.spec.grid, samples, about
 
 
 def wanted_of(flags: argparse.Namespace, trained: "Trained", tokenizer: Any) -> "Wanted":
@@ -164,12 +166,14 @@ def wanted_of(flags: argparse.Namespace, trained: "Trained", tokenizer: Any) -> 
     from lab.launch import sample_job
 
     if flags.keep:
-        model, side = trained.run.model, flags.keep.partition(":")[0]
-        allowed = sides_kept(model)
-        if side in SIDES and side not in allowed:
+        model, grid = trained.run.model, tokenizer.spec.grid
+        sample_job.hidden_part(flags.keep, grid)  # a side and a share that there are
+        side, _, share = flags.keep.partition(":")
+        if side not in sides_kept(model, grid, share):
+            allowed = ", ".join(sides_kept(model, grid, share)) or "no side"
             raise LabError(
-                f'--keep {flags.keep}: this model draws along the scan "{model.scan}"; '
-                + (f"allowed is {allowed[0]}" if allowed else "no side is a beginning of it")
+                f'--keep {flags.keep}: this model draws along the scan "{model.scan}", which '
+                f"begins with {allowed} of so much"
             )
         return sample_job.painted_in(
             trained,
@@ -186,11 +190,26 @@ def wanted_of(flags: argparse.Namespace, trained: "Trained", tokenizer: Any) -> 
     return sample_job.by_class(classes, flags.per_class, trained.classes)
 
 
-def sides_kept(model: "ModelConfig") -> tuple[str, ...]:
-    """The sides of an image that a model can keep: of raster order the one that begins its scan."""
+def sides_kept(
+    model: "ModelConfig", grid: tuple[int, int, int], share: str = "0.5"
+) -> tuple[str, ...]:
+    """The sides of an image that a model can keep: of raster order those that begin its scan."""
+    from lab.launch.sample_job import hidden_part
+    from lab.models.scans import scan
+
     if model.order != "raster" or model.scan == "any":
         return SIDES
-    return (BEGINNING[model.scan],) if model.scan in BEGINNING else ()
+    rows, columns, slots = grid
+    cells = scan(model.scan, rows, columns)
+
+    def begins(side: str) -> bool:
+        try:
+            along = hidden_part(f"{side}:{share}", grid)[::slots][cells]
+        except LabError:
+            return False  # so small a share of this side is nothing
+        return not (along[:-1] & ~along[1:]).any()
+
+    return tuple(filter(begins, SIDES))
 
 
 def hidden_pixels(flags: argparse.Namespace, samples: "Samples", grid: tuple[int, int, int]) -> Any:
@@ -235,10 +254,10 @@ def table_of(samples: "Samples") -> Any:
     return table
 
 
-def next_command(flags: argparse.Namespace, trained: "Trained") -> str:
+def next_command(flags: argparse.Namespace, trained: "Trained", grid: tuple[int, int, int]) -> str:
     """Completions after samples where a side can be kept, else other samples."""
     words = ["python", "-m", "lab.launch.sample", flags.run]
-    sides = sides_kept(trained.run.model)
+    sides = sides_kept(trained.run.model, grid)
     if flags.keep or not sides:
         words += ["--seed", str(flags.seed + 1), "--out", f"{flags.out}-{flags.seed + 1}"]
     else:

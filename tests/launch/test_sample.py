@@ -1,6 +1,7 @@
 """The command on a run trained for a moment: files, numbers of images, what is kept, refusals."""
 
 import argparse
+import contextlib
 import json
 import time
 import types
@@ -237,24 +238,33 @@ def test_a_kept_side_is_its_cells():
             hidden_part(wrong, (4, 4, 1))
 
 
+@pytest.mark.parametrize("grid", [(4, 4, 1), (3, 2, 3), (1, 6, 1)])
 @pytest.mark.parametrize("scan", SCANS)
-def test_a_side_can_be_kept_where_it_begins_the_scan_of_a_model(scan):
+def test_a_side_can_be_kept_where_it_begins_the_scan_of_a_model(scan, grid):
+    """As the sampler itself decides."""
     model = config(**{"model.scan": scan}).model
-    order = RasterOrder(grid=Grid(4, 4, 1), rotary_base=1e4, embedding_dropout=0.0, scan=scan)
+    order = RasterOrder(grid=Grid(*grid), rotary_base=1e4, embedding_dropout=0.0, scan=scan)
+    for share in ("0.25", "0.5", "0.75"):
+        taken = set()
+        for side in sample.SIDES:
+            with contextlib.suppress(LabError):
+                check_beginning(hidden_part(f"{side}:{share}", grid)[None], order)
+                taken.add(side)
+        if scan != "any":
+            assert set(sample.sides_kept(model, grid, share)) == taken
+        else:
+            assert taken <= set(sample.SIDES) == set(sample.sides_kept(model, grid, share))
 
-    def begins(side):
-        try:
-            check_beginning(hidden_part(f"{side}:0.5", (4, 4, 1))[None], order)
-        except LabError:
-            return False
-        return True
 
-    assert set(sample.sides_kept(model)) == {side for side in sample.SIDES if begins(side)}
+def test_the_hint_is_of_a_side_that_can_be_kept():
     flags = argparse.Namespace(run="r", keep=None, seed=0, out="o")
-    trained = types.SimpleNamespace(run=types.SimpleNamespace(model=model))
-    hint = sample.next_command(flags, trained)
-    kept = [side for side in sample.SIDES if f"--keep {side}:0.5" in hint]
-    assert kept == list(sample.sides_kept(model)[:1]), hint
+    for scan, side in (("rows", "top"), ("columns", "left"), ("hilbert", "left"), ("any", "top")):
+        model = config(**{"model.scan": scan}).model
+        trained = types.SimpleNamespace(run=types.SimpleNamespace(model=model))
+        assert f"--keep {side}:0.5" in sample.next_command(flags, trained, (4, 4, 1))
+    spiral = config(**{"model.scan": "spiral"}).model
+    trained = types.SimpleNamespace(run=types.SimpleNamespace(model=spiral))
+    assert sample.next_command(flags, trained, (4, 4, 1)).endswith("--seed 1 --out o-1")
 
 
 def test_numbers_of_images_are_all_different_and_of_their_class():
