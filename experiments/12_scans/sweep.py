@@ -3,12 +3,13 @@
     python -m lab.launch.sweep experiments/12_scans/sweep.py:rates --workers 2
     python -m lab.launch.sweep experiments/12_scans/sweep.py:pixels --workers 2
     python -m lab.launch.sweep experiments/12_scans/sweep.py:larger --workers 2
+    python -m lab.launch.sweep experiments/12_scans/sweep.py:longer --workers 2
     python -m lab.launch.sweep experiments/12_scans/sweep.py:codes --workers 2
     python -m lab.launch.sweep experiments/12_scans/sweep.py:pixels,0.1 --workers 2
 
 `pixels` are dead leaves of 8 x 8 whole pixels, a small model with three seeds; `larger` is a
-larger model with one; both have a cooldown to a quarter of the images. `rates` tries learning rates
-of four orders on that quarter. `codes` are the rounded bits of a tokenizer of
+larger model with one; both have a cooldown to a quarter of the images. `longer` is the small model
+on four times as many. `rates` tries learning rates of four orders on that quarter. `codes` are the rounded bits of a tokenizer of
 experiments/02_tokens (README.md). A factor on all lengths may follow (the last line: a rehearsal).
 """
 
@@ -34,10 +35,11 @@ BATCH, FRACTION = 16, 0.2
 
 def sweep(argument: str = "pixels") -> list[Override]:
     """The runs of one part of the experiment."""
-    made = read_argument(argument, ["pixels", "rates", "larger", "codes"])
+    made = read_argument(argument, ["pixels", "rates", "larger", "longer", "codes"])
     parts = {
         "pixels": lambda: on_pixels("s3", SEEDS, made.factor),
         "larger": lambda: on_pixels("s6", SEEDS[:1], made.factor),
+        "longer": lambda: longer("s3", made.factor),
         "rates": lambda: rates("s3", made.factor),
         "codes": lambda: on_codes("s4", made.factor),
     }
@@ -65,6 +67,13 @@ def on_pixels(size: str, seeds: list[int], scale: float) -> list[Override]:
                 name = f"{order['name']}-{run['name']}-seed{seed}"
                 found.append({**run, **order, **leaves(scale), "seed": seed, "name": name})
     return found
+
+
+def longer(size: str, scale: float) -> list[Override]:
+    """One size on four times the images in every order, without trunks."""
+    images = 4 * max(IMAGES) * scale
+    data = {**leaves(4 * scale), **alone(images, PIXELS)}
+    return [{**order, **data, "name": f"{order['name']}-{size}-seed0"} for order in orders(size)]
 
 
 def rates(size: str, scale: float) -> list[Override]:
