@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from lab.core.scopes import CONVOLUTION, LOSS
+from lab.tokenizers.branched_convolution import kernel_gradient
 
 EPSILON = 1e-4  # added to the adversarial norm, as published
 
@@ -52,20 +53,11 @@ def last_layer_gradients(
     linear in its weight, so neither the weight nor the network before it is needed, and both
     gradients come from one pass over the features.
     """
-    stacked = jnp.concatenate(cotangents_BHWO, axis=-1)
-    shape = (*kernel, features_BHWC.shape[-1], stacked.shape[-1])
-
-    def convolve(weight: jax.Array) -> jax.Array:
-        return jax.lax.conv_general_dilated(
-            features_BHWC,
-            weight,
-            window_strides=(1, 1),
-            padding="SAME",
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
-
-    weight = jax.ShapeDtypeStruct(shape, features_BHWC.dtype)
-    (gradient,) = jax.linear_transpose(convolve, weight)(stacked.astype(features_BHWC.dtype))
+    stacked = jnp.concatenate(cotangents_BHWO, axis=-1).astype(features_BHWC.dtype)
+    rows, columns = (((side - 1) // 2, side // 2) for side in kernel)
+    gradient = kernel_gradient(
+        features_BHWC, stacked, sides=kernel, stride=1, padding=(rows, columns)
+    )
     first, second = jnp.split(gradient, 2, axis=-1)
     return first, second
 

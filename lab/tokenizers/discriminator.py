@@ -12,6 +12,7 @@ from flax import nnx
 from lab.core.errors import LabError
 from lab.core.scopes import CONVOLUTION, DISCRIMINATOR, NORM
 from lab.layers.parameters import KERNEL_AXES, Role, channel_vector
+from lab.tokenizers.branched_convolution import convolve
 
 SIDE = 4  # of every kernel
 STD = 0.02  # of every initial weight
@@ -30,13 +31,8 @@ class PatchConv(nnx.Module):
 
     @jax.named_scope(CONVOLUTION)
     def __call__(self, x_BHWC: jax.Array) -> jax.Array:
-        y_BHWC = jax.lax.conv_general_dilated(
-            x_BHWC,
-            self.weight[...].astype(x_BHWC.dtype),
-            window_strides=(self.stride, self.stride),
-            padding=((1, 1), (1, 1)),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
+        kernel = self.weight[...].astype(x_BHWC.dtype)
+        y_BHWC = convolve(x_BHWC, kernel, self.stride, ((1, 1), (1, 1)))
         if self.bias is None:
             return y_BHWC
         return y_BHWC + self.bias[...].astype(x_BHWC.dtype).reshape(1, 1, 1, -1)
