@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import collections
 import enum
 import pathlib
+import resource
+import sys
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -48,13 +51,13 @@ class CodeShards:
         self.manifest: CodeManifest = read_manifest(self.directory)
         for entry in self.manifest.shards:
             check_length(self.directory, entry)
-        self._verify = verify
-        shards = len(self.manifest.shards)
         if verify is Verify.OPEN:
             for entry in self.manifest.shards:
                 check_shard(self.directory, entry)
         self._ends = np.cumsum([entry.examples for entry in self.manifest.shards])
-        self._readers: list[Any] = [None] * shards
+        self._readers: collections.OrderedDict[int, Any] = collections.OrderedDict()
+        self._most_readers = most_readers()
+        self._verified = [verify is not Verify.USE] * len(self.manifest.shards)
         self._lock = threading.Lock()
         whole = len(self) * self.what.record_bytes
         self._table = self._load(progress) if whole <= limit_bytes else None
@@ -127,8 +130,7 @@ class CodeShards:
         for shard, entry in enumerate(self.manifest.shards):
             stop = int(self._ends[shard])
             table[stop - entry.examples : stop] = self._records(shard, None)
-            self._readers[shard].close()
-            self._readers[shard] = None
+            self._readers.pop(shard).close()
             progress(stop, len(self))
         return table
 
@@ -147,19 +149,29 @@ class CodeShards:
         return np.frombuffer(b"".join(records), np.uint8).reshape(-1, size)
 
     def _reader(self, shard: int) -> Any:
-        """The reader of a shard, verified once."""
+        """The reader of a shard, verified once; those used last stay open, each a file."""
+        with self._lock:
+            reader = self._readers.pop(shard, None) or self._opened(shard)
+            self._readers[shard] = reader
+            if len(self._readers) > self._most_readers:
+                self._readers.popitem(last=False)  # closes where no thread is reading it
+            return reader
+
+    def _opened(self, shard: int) -> Any:
         from array_record.python.array_record_module import ArrayRecordReader
 
-        with self._lock:
-            if self._readers[shard] is None:
-                entry = self.manifest.shards[shard]
-                path = self.directory / entry.file
-                if self._verify is Verify.USE:
-                    check_shard(self.directory, entry)
-                reader = ArrayRecordReader(str(path), READER_OPTIONS)
-                if reader.num_records() != entry.examples:
-                    raise LabError(
-                        f"{path}: {reader.num_records()} records, {entry.examples} were written"
-                    )
-                self._readers[shard] = reader
-            return self._readers[shard]
+        entry = self.manifest.shards[shard]
+        path = self.directory / entry.file
+        if not self._verified[shard]:
+            check_shard(self.directory, entry)
+            self._verified[shard] = True
+        reader = ArrayRecordReader(str(path), READER_OPTIONS)
+        if reader.num_records() != entry.examples:
+            raise LabError(f"{path}: {reader.num_records()} records, {entry.examples} were written")
+        return reader
+
+
+def most_readers() -> int:
+    """Shards that a folder keeps open: a third of the files that this process may open."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if soft == resource.RLIM_INFINITY else max(1, soft // 3)

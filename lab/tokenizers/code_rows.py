@@ -1,6 +1,5 @@
 """Rows of tokens from encoded images: what training on codes reads instead of images."""
 
-from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -90,11 +89,13 @@ def open_code_rows(
 
 
 def _table(rows: CodeRows, view: int) -> TokenTable:
-    parts: Sequence[Rows] = [
-        rows.rows(part, np.full(len(part), view))
-        for part in (
-            np.arange(first, min(first + CHUNK, len(rows))) for first in range(0, len(rows), CHUNK)
-        )
-    ]
-    tokens = np.concatenate([part.tokens for part in parts])
-    return TokenTable(Rows(tokens, np.concatenate([part.labels for part in parts])))
+    """All rows of a view, written where they stay: no second copy of a large table is made."""
+    tokens, labels = None, np.empty(len(rows), np.int32)
+    for first in range(0, len(rows), CHUNK):
+        part = np.arange(first, min(first + CHUNK, len(rows)))
+        found = rows.rows(part, np.full(len(part), view))
+        if tokens is None:
+            tokens = np.empty((len(rows), found.tokens.shape[1]), found.tokens.dtype)
+        tokens[part], labels[part] = found.tokens, found.labels
+    assert tokens is not None  # a folder of codes holds at least one image
+    return TokenTable(Rows(tokens, labels))

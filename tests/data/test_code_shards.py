@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import sys
 import threading
 
 import numpy as np
@@ -13,7 +14,7 @@ from lab.core.codes import CodeKind
 from lab.core.errors import LabError
 from lab.data.code_format import Codes
 from lab.data.code_manifest import MAKING
-from lab.data.code_shards import CodeShards, Verify
+from lab.data.code_shards import CodeShards, Verify, most_readers
 from lab.data.code_writer import begin, finish, shard_entry, write_shard
 from tests.data.code_sets import (
     COMMAND,
@@ -217,3 +218,47 @@ def test_threads_may_read_one_folder(tmp_path):
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+@pytest.fixture
+def few_files():
+    """At most a dozen files more than are open now."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 12, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_more_shards_than_files_may_be_open(tmp_path, few_files, monkeypatch):
+    """ImageNet's size has up to 1,024 shards, as many as a process may have files by default."""
+    what = code_set(views="none", examples=80)
+    codes = draw(what)
+    write(tmp_path, codes, plan(what, shards=40))
+    monkeypatch.setattr("lab.data.code_shards.most_readers", lambda: 8)
+    shards = CodeShards(tmp_path, limit_bytes=0)
+    for _ in range(2):
+        assert (shards.rows(range(80)).codes == codes.codes[:, 0]).all()
+    assert len(shards._readers) == 8
+
+
+@pytest.mark.parametrize(
+    ("soft", "most"), [(1024, 341), (2, 1), (resource.RLIM_INFINITY, sys.maxsize)]
+)
+def test_a_third_of_the_files_that_may_be_open_are_shards(monkeypatch, soft, most):
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (soft, resource.RLIM_INFINITY))
+    assert most_readers() == most
+
+
+def test_a_shard_is_verified_once_however_often_it_is_opened(tmp_path, monkeypatch):
+    what = code_set(views="none", examples=8)
+    write(tmp_path, draw(what), plan(what, shards=4))
+    seen = []
+    monkeypatch.setattr(
+        "lab.data.code_shards.check_shard", lambda folder, entry: seen.append(entry.file)
+    )
+    monkeypatch.setattr("lab.data.code_shards.most_readers", lambda: 1)
+    shards = CodeShards(tmp_path, limit_bytes=0)
+    assert seen == []  # nothing of the size of the data is read where a folder is opened
+    for _ in range(3):
+        shards.rows(range(8))
+    assert len(seen) == len(set(seen)) == 4
