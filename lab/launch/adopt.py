@@ -5,11 +5,18 @@ python -m lab.launch.adopt --config configs/tokenizers/vqgan.py:llamagen-f16 \\
 """
 
 import argparse
+import contextlib
 import pathlib
+import typing
 from collections.abc import Callable, Sequence
+from typing import Any
 
+from lab.core.config import TokenizerRunConfig, run_directory
 from lab.core.errors import ExitCode, LabError
-from lab.launch.door import Parser, leave, load_config, parse
+from lab.launch.door import Parser, leave, load_config, load_function, parse
+
+if typing.TYPE_CHECKING:
+    from lab.launch.evaluate_bar import EvaluateBar
 
 EPILOG = """example:
   python -m lab.launch.adopt --config configs/tokenizers/vqgan.py:llamagen-f16 \\
@@ -40,39 +47,62 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str]) -> ExitCode:
-    """Read, check, judge, and write the run directory."""
+    """Make the run directory; print where it is and how good."""
     flags, overrides = parse(parser(), argv)
-    path = pathlib.Path(flags.weights)
     without_losses = {  # nothing is trained, and the raw weights are all there are
         "losses.perceptual": "0",
         "losses.adversarial": "0",
         "optimizer.ema_decay": "0",
     }
-    load_config(flags.config, {**without_losses, **overrides})  # refuse before jax is imported
-    from lab.core.weights import read_weights
+    overrides = {**without_losses, **overrides}
+    check_kind(flags.config)
+    load_config(flags.config, overrides)  # refuse before jax is imported
+    from rich.console import Console
 
-    file = read_weights(path)
-    given = {**without_losses, **overrides, "weights": file.sha256}
-    run = load_config(flags.config, given)
-    from lab.core.config import TokenizerRunConfig, run_directory
-    from lab.launch.devices import set_up_jax
+    from lab.launch.evaluate_bar import EvaluateBar
 
-    if not isinstance(run, TokenizerRunConfig):
-        raise LabError(f"--config {flags.config}: that of a tokenizer is expected")
-    set_up_jax(run.execution.devices)
-    from lab.launch.adoption import adopt_run
-    from lab.launch.jobs import Preparing
+    with EvaluateBar(Console(stderr=True)) as bar:
+        run, row = adopt(flags, overrides, bar)
     from lab.launch.next_command import after_run
 
-    def watch(preparing: Preparing) -> None:
-        if preparing.done in (0, preparing.total):
-            print(f"preparing {preparing.what} {preparing.done}/{preparing.total or ''}")
-
-    row = adopt_run(run, file, names_of(flags.names), watch)
     judged = f"PSNR {row['psnr_db']:.2f} dB on {row['examples']} images"
     print(f"adopted: {run_directory(run)}: {judged}")
     print(after_run(run))
     return ExitCode.DONE
+
+
+def check_kind(spec: str) -> None:
+    """Raise LabError for the config of a generator, which has none of the fields set here."""
+    with contextlib.suppress(ValueError):  # a size that is not there: load_config says it
+        if "autoencoder" not in load_function(spec, "get_config")():
+            raise LabError(f"--config {spec}: that of a tokenizer is expected")
+
+
+def adopt(
+    flags: argparse.Namespace, overrides: dict[str, str], bar: "EvaluateBar"
+) -> tuple[TokenizerRunConfig, dict[str, Any]]:
+    """Read, check, judge and write, and show how far it is; the run and its evaluation's row."""
+    from lab.core.weights import read_weights
+
+    path = pathlib.Path(flags.weights)
+    bar.begin(2)
+    bar.show(f"reading {path.name}{_size(path)}", 0, None)
+    file = read_weights(path)
+    bar.done()
+    run = load_config(flags.config, {**overrides, "weights": file.sha256})
+    assert isinstance(run, TokenizerRunConfig)  # check_kind has looked
+    from lab.launch.devices import set_up_jax
+
+    set_up_jax(run.execution.devices)
+    from lab.launch.adoption import adopt_run
+
+    row = adopt_run(run, file, names_of(flags.names), bar.show)
+    bar.done()
+    return run, row
+
+
+def _size(path: pathlib.Path) -> str:
+    return f", {path.stat().st_size / 1e6:,.0f} MB" if path.is_file() else ""
 
 
 def names_of(family: str) -> Callable:

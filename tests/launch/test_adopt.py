@@ -64,3 +64,51 @@ def test_adopted_weights_are_opened_as_a_tokenizer(tmp_path, capsys):
     with pytest.raises(LabError, match="missing in the file"):
         adopt.main(flags(path, tmp_path))
     assert len(list((tmp_path / "runs" / "tokenizers").glob("*/record.jsonl"))) == 1
+
+
+def shown(monkeypatch):
+    """What the bar is told."""
+    from lab.launch.evaluate_bar import EvaluateBar
+
+    told = []
+    monkeypatch.setattr(EvaluateBar, "show", lambda self, *given: told.append(given))
+    return told
+
+
+def test_the_bar_is_told_of_reading_preparing_and_judging(tmp_path, monkeypatch):
+    told = shown(monkeypatch)
+    _, arrays = theirs(config("vq", **ATTENTION))
+    save_file(arrays, tmp_path / "weights.safetensors")
+    given = flags(tmp_path / "weights.safetensors", tmp_path)
+    adopt.main([*given, "--config.train.evaluation_batch_size=8"])
+    assert told[0] == ("reading weights.safetensors, 0 MB", 0, None)
+    assert any(what.startswith("preparing train") for what, _, _ in told)
+    judged = [(done, total) for what, done, total in told if what == "judging, images"]
+    assert judged == [(done, 20) for done in (0, 4, 8, 12, 16, 20)]  # three batches, there and back
+
+
+def test_a_file_that_does_not_fit_is_refused_before_images_are_prepared(tmp_path, monkeypatch):
+    told = shown(monkeypatch)
+    _, arrays = theirs(config("vq", **ATTENTION))
+    arrays.popitem()
+    save_file(arrays, tmp_path / "weights.safetensors")
+    with pytest.raises(LabError, match="missing in the file"):
+        adopt.main(flags(tmp_path / "weights.safetensors", tmp_path))
+    assert len(told) == 1 and not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (["--config", "configs/elm.py:s1"], "--config configs/elm.py:s1: that of a tokenizer"),
+        (["--weights", "nowhere.safetensors"], "nowhere.safetensors: no such file"),
+        (["--weights", "vq.pt"], "vq.pt: no such file"),
+    ],
+)
+def test_wrong_flags_are_refused_in_one_line(tmp_path, change, words):
+    given = flags(tmp_path / "weights.safetensors", tmp_path)
+    if change[0] == "--config":
+        given = [*change, *given[2:6]]
+    with pytest.raises(LabError) as caught:
+        adopt.main([*given, *change])
+    assert words in str(caught.value) and "\n" not in str(caught.value)
