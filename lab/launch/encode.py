@@ -34,6 +34,7 @@ byte and makes again what is damaged. The bytes do not depend on hosts or device
 0 finished, 2 bad input, 75 interrupted (start me again)."""
 
 SPLITS = "train,validation"
+WHICH = ("tokenizer", "data", "data-dir", "manual-dir", "out", "views", "examples", "shards")
 Opener = Callable[..., Any]  # open_tokenizer of lab/tokenizers/trained.py
 
 
@@ -227,8 +228,8 @@ def make_job(
 def command_of(flags: argparse.Namespace) -> str:
     """The command that finishes the folders on one host."""
     words = ["python", "-m", "lab.launch.encode"]
-    for name in ("tokenizer", "data", "out", "views", "examples", "shards"):
-        value = getattr(flags, name)
+    for name in WHICH:
+        value = getattr(flags, name.replace("-", "_"))
         words += [f"--{name}", str(value)] if value is not None else []
     return shlex.join([*words, "--split", ",".join(flags.split)])
 

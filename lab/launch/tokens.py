@@ -5,6 +5,7 @@ python -m lab.launch.tokens codes/bae16/train --text corpus.txt --out reports/to
 
 import argparse
 import json
+import math
 import os
 import pathlib
 import sys
@@ -16,6 +17,7 @@ from lab.core.errors import ExitCode, LabError
 from lab.launch.door import Parser, leave, parse
 
 if typing.TYPE_CHECKING:
+    from lab.data.code_format import CodeSet
     from lab.metrics.grids import TokenGrids
 
 EPILOG = """examples:
@@ -29,6 +31,7 @@ Exit codes: 0 finished, 2 bad input."""
 FILE = "tokens.json"
 SCHEMA = "lab.tokens/1"
 CHUNK_IMAGES = 4096
+MEMORY_SHARE = 0.5  # of this machine's, for the tokens of one folder
 
 
 def parser() -> argparse.ArgumentParser:
@@ -146,7 +149,10 @@ def sources(flags: argparse.Namespace) -> "Iterator[TokenGrids]":
     """Grids of every source; folders are all opened before the first is measured."""
     from lab.metrics.text import characters, pieces, read_text
 
-    folders = [open_codes(directory, split_bits=flags.split_bits) for directory in flags.codes]
+    folders = [
+        open_codes(directory, split_bits=flags.split_bits, most_images=flags.images)
+        for directory in flags.codes
+    ]
     texts = [(pathlib.Path(path).stem, read_text(pathlib.Path(path))) for path in flags.text]
     for name, shards in zip(flags.codes, folders, strict=True):
         yield read_codes(shards, name=name, most_images=flags.images, seed=flags.seed)
@@ -156,18 +162,42 @@ def sources(flags: argparse.Namespace) -> "Iterator[TokenGrids]":
             yield pieces(text, vocabulary=vocabulary, name=name, seed=flags.seed)
 
 
-def open_codes(directory: str, *, split_bits: int | None) -> Any:
+def open_codes(directory: str, *, split_bits: int | None, most_images: int | None) -> Any:
     """A folder of codes that can be counted; LabError for continuous ones, or an uneven split."""
     from lab.core.codes import CodeKind, check_split
     from lab.data.code_manifest import read_manifest
     from lab.data.code_shards import CodeShards
     from lab.metrics.grids import check_countable
 
-    alphabet = read_manifest(pathlib.Path(directory)).what.alphabet
-    check_countable(alphabet, name=directory)
-    if split_bits is not None and alphabet.kind is CodeKind.BITS:
-        check_split(alphabet.size, split_bits)
+    what = read_manifest(pathlib.Path(directory)).what
+    check_countable(what.alphabet, name=directory)
+    if split_bits is not None and what.alphabet.kind is CodeKind.BITS:
+        check_split(what.alphabet.size, split_bits)
+    check_memory(what, most_images, name=directory)
     return CodeShards(directory)
+
+
+def check_memory(what: "CodeSet", most_images: int | None, *, name: str) -> None:
+    """Raise LabError where the tokens would not fit: all that are measured are held at once."""
+    images = min(what.data.examples, most_images or what.data.examples)
+    image_bytes = what.view_count * math.prod(what.grid) * token_bytes(what)
+    memory = memory_bytes()
+    fit = int(MEMORY_SHARE * memory) // image_bytes
+    if images > fit:
+        raise LabError(
+            f"{name}: statistics of {images} images take about {images * image_bytes / 1e9:.0f} GB "
+            f"of the {memory / 1e9:.0f} GB here; allowed: --images {fit} or fewer"
+        )
+
+
+def token_bytes(what: "CodeSet") -> int:
+    """What a token takes: id, rank, sorts of it and its pairs, bits; 129 of 16 even bits."""
+    return 80 + 3 * math.prod(what.view_shape[2:])
+
+
+def memory_bytes() -> int:
+    """Of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def read_codes(shards: Any, *, name: str, most_images: int | None, seed: int) -> "TokenGrids":

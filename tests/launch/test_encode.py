@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shlex
 import signal
 import time
 
@@ -210,6 +211,16 @@ def flags(tmp_path, data_dir, *more, out="out", **content):
 
 
 SHARDS = ("--shards", 7)
+
+
+def test_the_command_that_finishes_a_folder_finds_the_same_images(tmp_path):
+    words = [str(word) for word in flags(tmp_path, tmp_path / "data", "--manual-dir", "by hand")]
+    given = encode.parser().parse_args(words)
+    given.split = [given.split]
+    said = shlex.split(encode.command_of(given))
+    again = encode.parser().parse_args(said[3:])
+    again.split = [again.split]
+    assert said[:3] == ["python", "-m", "lab.launch.encode"] and vars(again) == vars(given)
 
 
 def test_the_command_writes_says_and_verifies(source, expected, tmp_path, data_dir):

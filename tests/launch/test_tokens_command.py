@@ -1,12 +1,15 @@
 """The command on folders of codes and texts: table, records, figure, refusals."""
 
+import functools
 import json
 
 import numpy as np
 import pytest
 
 from lab.core.codes import CodeKind
+from lab.core.errors import LabError
 from lab.data.code_format import Codes
+from lab.launch import tokens as module
 from lab.launch.token_table import number
 from tests.data.code_sets import code_set, draw, plan, write
 from tests.launch.commands import command, refused
@@ -151,3 +154,22 @@ def test_a_damaged_folder_is_refused(tmp_path):
     content[-9] ^= 1
     shard.write_bytes(bytes(content))
     refused(tokens(folder), shard.name, "the digest differs")
+
+
+@pytest.mark.parametrize(("kind", "size", "fit"), [("bits", 16, 868), ("ids", 200, 1338)])
+def test_more_tokens_than_memory_holds_are_refused_before_they_are_read(
+    tmp_path, monkeypatch, kind, size, fit
+):
+    """The line says how many images would do; nine positions of two views take that much."""
+    monkeypatch.setattr(module, "memory_bytes", lambda: 4_000_000)
+    what = code_set(CodeKind(kind), size, examples=5000)
+    check = functools.partial(module.check_memory, what, name="codes/x")
+    with pytest.raises(LabError, match=f"codes/x: statistics of 5000.*: --images {fit} or fewer"):
+        check(None)
+    with pytest.raises(LabError, match=f"of {fit + 1} images"):
+        check(fit + 1)
+    check(fit)
+    write(tmp_path, draw(code_set(examples=40)), plan(code_set(examples=40)))
+    monkeypatch.setattr(module, "memory_bytes", lambda: 10_000)
+    with pytest.raises(LabError, match="--images"):
+        module.main([str(tmp_path)])

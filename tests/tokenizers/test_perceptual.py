@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
-from scipy.signal import correlate
 
 from lab.core.errors import LabError
 from lab.tokenizers.perceptual import Perceptual, load_perceptual
@@ -66,7 +65,8 @@ def reference(weights, image, other):
             elif number in CONVOLUTIONS:
                 kernel = weights[f"vgg.features.{number}.weight"].astype(np.float64)
                 padded = np.pad(x, ((0, 0), (1, 1), (1, 1)))
-                x = np.concatenate([correlate(padded, k, mode="valid") for k in kernel])
+                windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))
+                x = np.tensordot(kernel, windows, axes=((1, 2, 3), (0, 3, 4)))
                 x = x + weights[f"vgg.features.{number}.bias"][:, None, None]
                 x = np.maximum(x, 0)
                 if number in TAPPED:
@@ -155,19 +155,25 @@ def test_jits_as_an_argument_and_as_a_constant(distance):
 
 
 def test_published_size(tmp_path):
-    """VGG16's convolutions hold 14,714,688 parameters; LPIPS adds one a tapped channel."""
+    """VGG16's convolutions hold 14,714,688 parameters; LPIPS adds one a tapped channel. Their
+    names and shapes are the published ones, their values random: the distance is the formula's."""
     wide = (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)
-    made, inputs = {}, 3
+    made, inputs, rng = {}, 3, np.random.default_rng(4)
     for number, outputs in zip(CONVOLUTIONS, wide, strict=True):
-        made[f"vgg.features.{number}.weight"] = np.zeros((outputs, inputs, 3, 3), np.float16)
-        made[f"vgg.features.{number}.bias"] = np.zeros(outputs, np.float16)
+        kernel = rng.normal(size=(outputs, inputs, 3, 3)) * np.sqrt(2 / (9 * inputs))
+        made[f"vgg.features.{number}.weight"] = kernel.astype(np.float16)
+        made[f"vgg.features.{number}.bias"] = rng.normal(0, 0.1, outputs).astype(np.float16)
         inputs = outputs
     for k, channels in enumerate((64, 128, 256, 512, 512)):
-        made[f"lin{k}.weight"] = np.zeros((1, channels, 1, 1), np.float16)
+        made[f"lin{k}.weight"] = rng.uniform(size=(1, channels, 1, 1)).astype(np.float16)
     save_file(made, tmp_path / "full.safetensors")
-    leaves = jax.tree.leaves(load_perceptual(tmp_path / "full.safetensors"))
+    distance = load_perceptual(tmp_path / "full.safetensors")
+    leaves = jax.tree.leaves(distance)
     assert sum(leaf.size for leaf in leaves) == 14_714_688 + 1_472
     assert {leaf.dtype for leaf in leaves} == {jnp.dtype(jnp.float32)}
+    images, others = image_pair((16, 16), count=1)
+    got = distance(jnp.asarray(images, jnp.float32), jnp.asarray(others, jnp.float32))
+    np.testing.assert_allclose(got, [reference(made, images[0], others[0])], rtol=1e-4)
 
 
 def test_identity_is_that_of_the_file(distance, path):
