@@ -26,6 +26,7 @@ COLUMNS = {
     "bit_entropy_nats_per_position": ("entropy of drawn bits, nats/position", ".2f"),
     "latent_std": ("latent std", ".2f"),
 }
+PAIRED = {name: COLUMNS[name] for name in ("psnr_db", "ssim", "loss_l1_per_dim")}
 SPLIT_BITS = {"1-16": 16, "2-8": 16, "2-10": 20, "4-5": 20}
 POSITIONS = 64
 LEVEL = 0.90
@@ -103,6 +104,26 @@ def paired(runs: dict[str, list[dict[str, Any]]]) -> str:
     return "\n".join(lines)
 
 
+def adversarial(runs: dict[str, list[dict[str, Any]]]) -> str:
+    """With a discriminator less without one, seed by seed, on the same images."""
+    lines = []
+    for kind in sorted(runs):
+        plain = {run["seed"]: run for run in runs.get(kind.removesuffix("-gan"), [])}
+        for run in runs[kind] if kind.endswith("-gan") else []:
+            if run["seed"] not in plain:
+                continue
+            cells = []
+            for name, (title, _) in PAIRED.items():
+                a, b = (np.load(r["path"] / "validation.npz") for r in (run, plain[run["seed"]]))
+                change = (a[f"{name}_per_image"] - b[f"{name}_per_image"]).astype(np.float64)
+                se = change.std(ddof=1) / math.sqrt(change.size)
+                cells.append(f"{title} {change.mean():+.4f} ± {se:.4f}")
+            lines.append(
+                f"{kind} - {kind.removesuffix('-gan')}, seed {run['seed']}: " + "; ".join(cells)
+            )
+    return "\n".join(lines)
+
+
 def picture(folder: pathlib.Path, out: pathlib.Path) -> None:
     """Originals in the first row, then what each kind made of them."""
     import matplotlib
@@ -139,7 +160,9 @@ def main(argv: list[str]) -> int:
     )
     flags.add_argument("--runs", type=pathlib.Path, help="the folder of the tokenizers' runs")
     chosen = flags.parse_args(argv)
-    print(tokenizer_table(read("02_tokens")), end="\n\n")
+    tokenizers = read("02_tokens")
+    print(tokenizer_table(tokenizers), end="\n\n")
+    print(adversarial(tokenizers) or "no run with a discriminator", end="\n\n")
     generators = read("02_tokens_elm")
     print(split_table(generators), end="\n\n")
     print(paired(generators))

@@ -2,9 +2,13 @@
 
     python -m lab.launch.sweep experiments/02_tokens/sweep.py:tokenizers --workers 2
     python -m lab.launch.sweep experiments/02_tokens/sweep.py:generators --workers 2
+    python -m lab.launch.sweep experiments/02_tokens/sweep.py:adversarial --workers 2
 
 The generators are ELM's s6 on the rounded bits of seed 0, in four splits: 16 bits as 1-16 and 2-8,
 20 bits as 2-10 and 4-5. They want the tokenizers trained and the images encoded (README.md).
+
+The adversarial ones are two of the tokenizers once more, seed by seed from the same initial
+parameters, with a patch discriminator that begins half way.
 """
 
 from configs.tokenizers import binary
@@ -25,14 +29,19 @@ KINDS = {
 SEEDS = (0, 1, 2)
 SPLITS = {"1-16": (16, 1), "2-8": (16, 2), "2-10": (20, 2), "4-5": (20, 4)}  # bits, sub-codes
 TOKENS = "1000000 tokens"
+ADVERSARIAL = {  # the weight of the loss and the largest ratio of gradients, as published
+    "binary-16": {"losses.adversarial": 1.0, "losses.adversarial_most": 1.0},
+    "vqgan-restart": {"losses.adversarial": 0.8, "losses.adversarial_most": 1e4},
+}
+HALF = "10240 examples"  # of the 20,480 that a small tokenizer is trained on
 
 
 def sweep(what: str = "tokenizers") -> list[Override]:
-    """The runs of one half of the experiment."""
-    halves = {"tokenizers": tokenizers, "generators": generators}
-    if what not in halves:
-        raise LabError(f"sweep.py:{what}: allowed are {', '.join(halves)}")
-    return halves[what]()
+    """The runs of one part of the experiment."""
+    parts = {"tokenizers": tokenizers, "generators": generators, "adversarial": adversarial}
+    if what not in parts:
+        raise LabError(f"sweep.py:{what}: allowed are {', '.join(parts)}")
+    return parts[what]()
 
 
 def tokenizers() -> list[Override]:
@@ -42,6 +51,17 @@ def tokenizers() -> list[Override]:
     )
     names = {config: kind for kind, config in KINDS.items()}
     return [{**run, "name": f"{names[run['config']]}-{run['seed']}"} for run in runs]
+
+
+def adversarial() -> list[Override]:
+    """Two kinds with a discriminator from half of their training on, three seeds."""
+    fixed = {"study": STUDY, "losses.adversarial_start": HALF}
+    return [
+        {"name": f"{kind}-gan-{seed}", "config": KINDS[kind], "seed": seed, **fixed, **losses, **at}
+        for seed in SEEDS
+        for kind, losses in ADVERSARIAL.items()
+        for at in place()
+    ]
 
 
 def generators() -> list[Override]:
