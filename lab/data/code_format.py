@@ -14,6 +14,7 @@ import numpy as np
 
 from lab.core.codes import Alphabet, CodeKind
 from lab.core.errors import LabError
+from lab.data.provenance import Provenance, first_of, provenance_digest
 from lab.data.views import views_of
 
 SCHEMA = "lab.codes/1"
@@ -58,6 +59,15 @@ class CodeSet:
     grid: tuple[int, int]  # rows, columns
     views: str  # a name of lab/data/views.py
     dims_per_image: int  # what bits per dimension divide by
+    provenance: Provenance | None = None  # of the images; folders of old have none
+
+    def digest_of_first(self, examples: int) -> str:
+        """The digest of the first so many images: that of the images themselves, where known."""
+        if examples == self.data.examples:
+            return self.data.digest
+        if self.provenance is None:
+            return f"{self.data.digest}:{examples}"
+        return provenance_digest(first_of(self.provenance, examples))
 
     @property
     def view_count(self) -> int:
@@ -93,8 +103,13 @@ class CodeSet:
         """What one token is."""
         return f"one token is a position of the grid: {self.alphabet}"
 
+    def compared(self) -> dict[str, Any]:
+        """What two processes of one folder must agree on; provenance is in the data's digest."""
+        return {key: value for key, value in self.as_json().items() if key != "provenance"}
+
     def as_json(self) -> dict[str, Any]:
         """The part of a manifest that says what the codes are."""
+        known = {} if self.provenance is None else {"provenance": self.provenance}
         return {
             "schema": SCHEMA,
             "tokenizer": dataclasses.asdict(self.tokenizer),
@@ -105,6 +120,7 @@ class CodeSet:
             "dims_per_image": self.dims_per_image,
             "storage": self.storage,
             "unit": self.unit,
+            **known,
         }
 
 
@@ -121,6 +137,7 @@ def code_set(content: dict[str, Any]) -> CodeSet:
             grid=(content["grid"][0], content["grid"][1]),
             views=content["views"]["name"],
             dims_per_image=content["dims_per_image"],
+            provenance=content.get("provenance"),
         )
         numbers = (
             *found.grid,
@@ -131,6 +148,8 @@ def code_set(content: dict[str, Any]) -> CodeSet:
         )
         if not all(type(number) is int and number > 0 for number in numbers):
             raise LabError(f"a size is not a whole number from 1: {numbers}")
+        if found.provenance is not None:
+            _check_provenance(found.provenance, found.data)
         written = found.as_json()
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise LabError(f"not a set of codes: {type(error).__name__}: {error}") from None
@@ -138,6 +157,11 @@ def code_set(content: dict[str, Any]) -> CodeSet:
         if content[key] != value:
             raise LabError(f"{key} is {content[key]!r}, and {value!r} follows from the rest")
     return found
+
+
+def _check_provenance(provenance: Provenance, data: DataFacts) -> None:
+    if provenance_digest(provenance) != data.digest or provenance["examples"] != data.examples:
+        raise LabError(f"data: {data.examples} of digest {data.digest} are not of the provenance")
 
 
 def pack(codes: np.ndarray, labels: np.ndarray, what: CodeSet) -> np.ndarray:

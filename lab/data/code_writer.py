@@ -57,7 +57,7 @@ class Plan:
 
     def as_json(self) -> dict[str, Any]:
         """What two processes of one folder must agree on."""
-        return {**self.what.as_json(), "shard_count": self.shards}
+        return {**self.what.compared(), "shard_count": self.shards}
 
     @property
     def digest(self) -> str:
@@ -86,7 +86,7 @@ def begin(directory: pathlib.Path, plan: Plan) -> None:
 def check_finished(directory: pathlib.Path, plan: Plan) -> CodeManifest:
     """The manifest of a finished folder; raises LabError where it is of other codes."""
     manifest = read_manifest(directory)
-    ours = {**plan.what.as_json(), "shard_count": plan.shards}
+    ours = plan.as_json()
     theirs = {**manifest.what.as_json(), "shard_count": len(manifest.shards)}
     _compare(directory / NAME, theirs, ours)
     return manifest

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import importlib
-import json
 import pathlib
 import pkgutil
 from collections.abc import Sequence
@@ -17,6 +15,7 @@ from lab.core.errors import LabError
 from lab.data.png import decode_image
 from lab.data.prepare import default_data_dir, default_manual_dir, prepare
 from lab.data.progress import Progress, silent
+from lab.data.provenance import Provenance, provenance_digest
 from lab.data.recipe import Recipe, Request
 
 SPLITS = ("train", "validation", "test")
@@ -33,6 +32,7 @@ class SourceInfo:
     examples: int
     classes: int
     image_shape: tuple[int | None, int | None, int]
+    provenance: Provenance  # what the digest is of
 
 
 class Source:
@@ -109,14 +109,16 @@ def _source(builder: Any, recipe: Recipe, split: str, stored: str) -> Source:
         raise LabError(f"{builder.name}: no feature {lacking[0]!r}; it has {found}")
     method = tfds.decode.DeserializeMethod.RAW_BYTES
     records = builder.as_data_source(split=stored, deserialize_method=method)
+    provenance = _provenance(builder, recipe, stored, len(records))
     info = SourceInfo(
         name=builder.info.full_name,
         split=split,
         stored_split=stored,
-        digest=_digest(builder, recipe, stored, len(records)),
+        digest=provenance_digest(provenance),
         examples=len(records),
         classes=builder.info.features["label"].num_classes,
         image_shape=tuple(builder.info.features["image"].shape),
+        provenance=provenance,
     )
     return Source(records, ExampleParserNp({key: specs[key] for key in ("image", "label")}), info)
 
@@ -161,11 +163,10 @@ def stored_split(name: str, spans: dict[str, Span], split: str, *, examples: int
     return f"{span.key}[{span.start}:{stop}]"
 
 
-def _digest(builder: Any, recipe: Recipe, stored: str, examples: int) -> str:
+def _provenance(builder: Any, recipe: Recipe, stored: str, examples: int) -> Provenance:
     facts = recipe.provenance or _recorded_facts(builder)
     version = str(builder.info.version)
-    whole = {"facts": facts, "version": version, "split": stored, "examples": examples}
-    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+    return {"facts": facts, "version": version, "split": stored, "examples": examples}
 
 
 def _recorded_facts(builder: Any) -> dict[str, Any]:
