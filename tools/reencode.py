@@ -1,6 +1,6 @@
 """How stable a tokenizer's codes are: images -> codes -> images -> codes, and the share that stays.
 
-    python tools/reencode.py runs/02_tokens/IDENTITY ... --data eurosat --images 512
+    python -m tools.reencode runs/02_tokens/IDENTITY ... --data eurosat --images 512
 
 Codes are rounded (no bit is drawn). The same images encoded twice must give the same codes; that a
 reconstruction gives the codes that it was made from is a property of the tokenizer, and measured.

@@ -118,6 +118,7 @@ def plan_of(
         grid=tokenizer.grid,
         views=views,
         dims_per_image=tokenizer.dims_per_image,
+        provenance=info.provenance,
     )
     default = min(MOST_SHARDS, -(-examples // EXAMPLES_PER_SHARD))
     return Plan(what=what, shards=shards or default, command=command)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from rich.markup import escape
 
 from lab.launch.compile_table import console
+from lab.launch.memory import machine_bytes
 from lab.launch.plan_runs import PlannedRun, duration_text, rungs_of
 
 MIB = 2**20
@@ -132,7 +132,7 @@ def warnings_of(runs: list[PlannedRun], *, workers: int, here: bool) -> list[str
         )
     if not here:
         return lines
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    memory = machine_bytes()
     largest = sorted((run.step_bytes or run.state_bytes for run in runs), reverse=True)
     needed = sum(largest[:workers])
     if needed > memory:

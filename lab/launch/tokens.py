@@ -15,6 +15,7 @@ from typing import Any
 
 from lab.core.errors import ExitCode, LabError
 from lab.launch.door import Parser, leave, parse
+from lab.launch.memory import machine_bytes
 
 if typing.TYPE_CHECKING:
     from lab.data.code_format import CodeSet
@@ -181,7 +182,7 @@ def check_memory(what: "CodeSet", most_images: int | None, *, name: str) -> None
     """Raise LabError where the tokens would not fit: all that are measured are held at once."""
     images = min(what.data.examples, most_images or what.data.examples)
     image_bytes = what.view_count * math.prod(what.grid) * token_bytes(what)
-    memory = memory_bytes()
+    memory = machine_bytes()
     fit = int(MEMORY_SHARE * memory) // image_bytes
     if images > fit:
         raise LabError(
@@ -193,11 +194,6 @@ def check_memory(what: "CodeSet", most_images: int | None, *, name: str) -> None
 def token_bytes(what: "CodeSet") -> int:
     """What a token takes: id, rank, sorts of it and its pairs, bits; 129 of 16 even bits."""
     return 80 + 3 * math.prod(what.view_shape[2:])
-
-
-def memory_bytes() -> int:
-    """Of this machine."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def read_codes(shards: Any, *, name: str, most_images: int | None, seed: int) -> "TokenGrids":

@@ -161,7 +161,7 @@ def test_more_tokens_than_memory_holds_are_refused_before_they_are_read(
     tmp_path, monkeypatch, kind, size, fit
 ):
     """The line says how many images would do; nine positions of two views take that much."""
-    monkeypatch.setattr(module, "memory_bytes", lambda: 4_000_000)
+    monkeypatch.setattr(module, "machine_bytes", lambda: 4_000_000)
     what = code_set(CodeKind(kind), size, examples=5000)
     check = functools.partial(module.check_memory, what, name="codes/x")
     with pytest.raises(LabError, match=f"codes/x: statistics of 5000.*: --images {fit} or fewer"):
@@ -170,6 +170,6 @@ def test_more_tokens_than_memory_holds_are_refused_before_they_are_read(
         check(fit + 1)
     check(fit)
     write(tmp_path, draw(code_set(examples=40)), plan(code_set(examples=40)))
-    monkeypatch.setattr(module, "memory_bytes", lambda: 10_000)
+    monkeypatch.setattr(module, "machine_bytes", lambda: 10_000)
     with pytest.raises(LabError, match="--images"):
         module.main([str(tmp_path)])
