@@ -2,7 +2,8 @@
 
     python experiments/12_scans/figure.py [FOLDER]
 
-FOLDER (default: results beside this file) holds scans_pixels, scans_larger and scans_codes.
+FOLDER (default: results beside this file) holds scans_pixels, scans_longer, scans_larger and
+scans_codes.
 """
 
 import json
@@ -17,12 +18,14 @@ from scipy import stats
 HERE = pathlib.Path(__file__).resolve().parent
 PARTS = {
     "scans_pixels": "pixels, s3",
+    "scans_longer": "pixels, s3",
     "scans_larger": "pixels, s6",
     "scans_codes": "tokens of EuroSAT, s4",
 }
 BASE = "rows"
 LEVEL = 0.90
 POSITIONS = 64
+COLUMNS = 3  # of the figure
 
 
 class Runs:
@@ -112,12 +115,15 @@ def show(excess: dict[str, dict[str, tuple[float, float]]]) -> None:
 
 def draw(excess: dict[str, dict[str, tuple[float, float]]], pyplot) -> None:
     """A panel a part: percent above the base with its interval."""
+    rows = math.ceil(len(excess) / COLUMNS)
     figure, axes = pyplot.subplots(
-        1, len(excess), figsize=(2.1 * len(excess) + 1, 3.4), sharey=True, layout="constrained"
+        rows, COLUMNS, figsize=(7.6, 2.9 * rows), sharey=True, squeeze=False, layout="constrained"
     )
     first = list(excess.values())[0]
     ranked = sorted(first, key=lambda order: -first[order][0])
-    for panel, (title, column) in zip(np.atleast_1d(axes), excess.items(), strict=True):
+    for panel in axes.ravel()[len(excess) :]:
+        panel.set_axis_off()
+    for panel, (title, column) in zip(axes.ravel(), excess.items(), strict=False):
         for place, order in enumerate(ranked):
             if order in column:
                 middle, half = column[order]

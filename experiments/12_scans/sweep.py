@@ -9,8 +9,9 @@
 
 `pixels` are dead leaves of 8 x 8 whole pixels, a small model with three seeds; `larger` is a
 larger model with one; both have a cooldown to a quarter of the images. `longer` is the small model
-on four times as many. `rates` tries learning rates of four orders on that quarter. `codes` are the rounded bits of a tokenizer of
-experiments/02_tokens (README.md). A factor on all lengths may follow (the last line: a rehearsal).
+on four times as many. `rates` tries learning rates of four orders on that quarter. `codes` are the
+rounded bits of a tokenizer of experiments/02_tokens (README.md). A factor on all lengths may follow
+(the last line: a rehearsal).
 """
 
 from configs.tokenizers import binary
