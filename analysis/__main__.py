@@ -185,7 +185,7 @@ def _study(options: argparse.Namespace) -> Study:
 def _table(options: argparse.Namespace) -> Table:
     where = _pairs(options.where, "--where")
     if not _of_csv(options):
-        return _study(options).table(where)
+        return _study(options).table(where, unique_varies=flags.of_unique_tokens(options))
     from analysis.run_table import read_table
 
     for flag in ("weights", "metric", "unit"):
@@ -207,8 +207,8 @@ def _loss(options: argparse.Namespace) -> Loss:
 
 
 def _say(text: str) -> None:
-    """Print one line to standard output."""
-    print(text)
+    """Print one line to standard output, at once: a reader of a pipe waits for no other."""
+    print(text, flush=True)
 
 
 def _next(options: argparse.Namespace, command: str) -> None:
@@ -289,6 +289,7 @@ def _run_verify(options: argparse.Namespace) -> None:
 
 
 def _run_report(options: argparse.Namespace) -> None:
+    from analysis import report_command
     from analysis.report import write_report
 
     out = Path(options.out or _beside(options, "report.html"))
@@ -297,8 +298,9 @@ def _run_report(options: argparse.Namespace) -> None:
         return
     frozen = _frozen(options) if options.frozen or _frozen(options).is_file() else None
     path = write_report(
-        _table(options), out, frozen=frozen, loss=_loss(options), level=options.level
-    )
+        _table(options), out, frozen=frozen, loss=_loss(options), level=options.level,
+        curves=report_command.curves_of(options, _pairs(options.where, "--where")),
+    )  # fmt: skip
     _wrote(options, path)
 
 

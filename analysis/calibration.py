@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from analysis.forward import Rolled, Window
+from analysis.quantiles import student
 
 LEAST_NOISE = 1e-6  # log units: a loss is not known better than to its sixth digit
 
@@ -41,7 +41,7 @@ class Calibration:
 
     def quantile(self, level: float) -> float:
         """Of a two-sided interval in units of the standard deviation."""
-        return float(stats.t.ppf((1 + level) / 2, max(self.origins, 1)))
+        return student((1 + level) / 2, max(self.origins, 1))
 
 
 def forward_mean_squares(

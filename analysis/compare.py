@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from analysis import calibration, forward
+from analysis.bootstrap import check_level
 from analysis.errors import AnalysisError
 from analysis.estimate import Points, Status, bound_status, refusal
 from analysis.fit import points_of, variables_of
-from analysis.form import Form, distinct, one_ray
+from analysis.form import Form
 from analysis.forms import (
     broken,
     form_named,
@@ -31,9 +32,10 @@ from analysis.forms import (
     shared_exponent,
     skaling,
 )
+from analysis.ladder import runs_for, varies
 from analysis.losses import Loss, Squares, loss_named
+from analysis.prediction import Images, Prediction, relative_error
 from analysis.table import COLUMN_OF, Table
-from analysis.uncertainty import Images, Prediction, check_level, relative_error
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -321,7 +323,7 @@ def default_forms(table: Table) -> tuple[Form, ...]:
     for name in ("N", "D"):
         if COLUMN_OF[name] in table.runs:
             points_of(table, (name,))  # refuses what has no logarithm
-    varied = [name for name in ("N", "D", "C") if _varies(table, name)]
+    varied = [name for name in ("N", "D", "C") if varies(table, name)]
     if "N" in varied and "D" in varied:
         log_x = np.log(np.stack([table.variable("N"), table.variable("D")], axis=-1))
         if separable().design_problem(log_x, {}) is None:
@@ -331,24 +333,9 @@ def default_forms(table: Table) -> tuple[Form, ...]:
     return curves(varied[0])
 
 
-def _at_one_d(table: Table, variable: str) -> Table:
-    """For a law of N or C alone the runs at one D, unless all lie on one ray."""
-    if variable == "D" or not (_varies(table, "N") and _varies(table, "D")):
-        return table
-    log_x = np.log(np.stack([table.variable("N"), table.variable("D")], axis=-1))
-    return table if one_ray(log_x, ("N", "D")) else table.at_common_tokens()
-
-
 def curves(variable: str) -> tuple[Form, ...]:
     """The laws of one variable that need nothing known: M1, M2, M3 and one break."""
     return (power(variable), power_floor(variable), saturating(variable), broken(variable))
-
-
-def _varies(table: Table, name: str) -> bool:
-    try:
-        return distinct(np.log(table.variable(name))) > 1
-    except AnalysisError:
-        return False
 
 
 def compare(
@@ -370,8 +357,7 @@ def compare(
             "laws of different variables: " + ", ".join(f"{x.name} of {x.variables}" for x in laws)
         )
     used = loss_named(loss) if isinstance(loss, str) else loss or Squares()
-    if len(laws[0].variables) == 1:
-        table = _at_one_d(table, laws[0].variables[0])
+    table = runs_for(laws[0].variables, table)
     points = points_of(table, laws[0].variables)
     size = laws[0].size(points.x)
     refused, fitted = [], []

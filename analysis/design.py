@@ -17,10 +17,10 @@ import numpy as np
 
 from analysis import candidates as spaces
 from analysis.belief import Belief, best_portfolio, gains, reweighted, variance_after
+from analysis.bootstrap import check_level
 from analysis.drift import SD_AT, Walk, rate_of
 from analysis.errors import AnalysisError
 from analysis.plan import Candidate, Plan, PlanStatus, Portfolio
-from analysis.uncertainty import check_level
 
 if TYPE_CHECKING:
     import pandas as pd

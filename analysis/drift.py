@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from analysis.uncertainty import ForwardError
+    from analysis.origins import ForwardError
 
 SD_AT = Callable[[np.ndarray], np.ndarray]
 

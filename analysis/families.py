@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from analysis.errors import AnalysisError
 from analysis.fit import Fit, fit
-from analysis.fit_command import points_for
 from analysis.form import Form
 from analysis.forms import form_named
 from analysis.groups import COMPARABLE, FAMILY, differing, refuse_incomparable
+from analysis.ladder import runs_for
 from analysis.losses import Loss, Squares
 from analysis.quality_metric import MEASURED
 from analysis.study import Study
@@ -158,7 +158,7 @@ def _law(
         return FamilyLaw(label, runs, None, f"{words} differ; add {columns}, or choose by --where")
     try:
         table = replace(study, runs=runs.reset_index(drop=True)).table()
-        made = fit(form, points_for(form, table), loss=loss, level=level)
+        made = fit(form, runs_for(form_named(form).variables, table), loss=loss, level=level)
     except AnalysisError as error:
         said = str(error).removeprefix(f"{study.source}: ").partition("; a law is of runs")[0]
         return FamilyLaw(label, runs, None, said)

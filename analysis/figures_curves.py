@@ -40,7 +40,7 @@ def curves(found: CurveFit, held: Curves | None = None) -> Figure:
     figure, axes = figures._axes()
     own = found.fit.table.runs
     sizes = np.unique(own["N"])
-    shades = matplotlib.colormaps["viridis"](np.linspace(0.1, 0.85, len(sizes)))
+    shades = matplotlib.colormaps["viridis"](np.linspace(0.25, 0.85, len(sizes)))
     color = dict(zip(sizes, shades, strict=True))
     for n in sizes:
         rows = own[own["N"] == n]

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from analysis import bootstrap, prediction
 from analysis import estimate as estimates
-from analysis import uncertainty
 from analysis.errors import AnalysisError
 from analysis.estimate import Estimate, Points, Status
 from analysis.form import Form
 from analysis.forms import form_named
 from analysis.losses import Loss, loss_named
 from analysis.noise import Noise, noise_about, noise_of
+from analysis.origins import ForwardError, Origin, by_origin, rolling_origin, widening
 from analysis.profile import Profile, profile
 from analysis.table import Table
 
@@ -43,8 +44,8 @@ class Fit:
     table: Table
     estimate: Estimate
     level: float = 0.9
-    draws_asked: int = uncertainty.DRAWS
-    method: uncertainty.Method = uncertainty.Method.RESIDUAL
+    draws_asked: int = bootstrap.DRAWS
+    method: bootstrap.Method = bootstrap.Method.RESIDUAL
     seed: int = 0
     cluster: str | None = None
     noise: Noise | None = None
@@ -81,12 +82,12 @@ class Fit:
     @property
     def residual_sd(self) -> float:
         """In-domain noise in log units, unbiased for n - p degrees of freedom."""
-        return uncertainty.residual_sd(self.estimate.require())
+        return bootstrap.residual_sd(self.estimate.require())
 
     @cached_property
-    def draws(self) -> uncertainty.Draws:
+    def draws(self) -> bootstrap.Draws:
         """Bootstrap refits; made once."""
-        return uncertainty.bootstrap(
+        return bootstrap.bootstrap(
             self.estimate,
             method=self.method,
             draws=self.draws_asked,
@@ -105,19 +106,19 @@ class Fit:
         return self.table.runs[self.cluster].to_numpy()
 
     @cached_property
-    def forward_errors(self) -> tuple[uncertainty.ForwardError, ...]:
+    def forward_errors(self) -> tuple[ForwardError, ...]:
         """Each of the largest runs forecast by the smaller ones; made once."""
-        return uncertainty.rolling_origin(self.estimate)
+        return rolling_origin(self.estimate)
 
     @property
-    def origins(self) -> tuple[uncertainty.Origin, ...]:
+    def origins(self) -> tuple[Origin, ...]:
         """The forward errors, one line per origin."""
-        return uncertainty.by_origin(self.forward_errors)
+        return by_origin(self.forward_errors)
 
     @property
     def widening(self) -> float:
         """Factor on intervals ahead of the data, from the forward errors."""
-        return uncertainty.widening(self.forward_errors)
+        return widening(self.forward_errors)
 
     @property
     def intervals(self) -> dict[str, Interval]:
@@ -125,7 +126,7 @@ class Fit:
         return self.intervals_at(self.level)
 
     def intervals_at(self, level: float) -> dict[str, Interval]:
-        found = uncertainty.parameter_intervals(self.estimate, self.draws, level)
+        found = bootstrap.parameter_intervals(self.estimate, self.draws, level)
         return {name: Interval(low, high, level) for name, (low, high) in found.items()}
 
     def profile(self, name: str, *, level: float | None = None) -> Profile:
@@ -148,11 +149,11 @@ class Fit:
         C: float | np.ndarray | None = None,
         U: float | np.ndarray | None = None,
         level: float | None = None,
-        images: uncertainty.Images = uncertainty.Images.SAME,
-    ) -> uncertainty.Prediction:
+        images: prediction.Images = prediction.Images.SAME,
+    ) -> prediction.Prediction:
         """Losses at the variables of the form with the interval of a new run."""
         x = variables_of(self.variables, {"N": N, "D": D, "C": C, "U": U})
-        return uncertainty.predict(
+        return prediction.predict(
             self.estimate,
             x,
             draws=self.draws,
@@ -328,12 +329,12 @@ def fit(
     pinned: Mapping[str, float] | None = None,
     weights: str = "equal",
     level: float = 0.9,
-    method: uncertainty.Method = uncertainty.Method.RESIDUAL,
-    draws: int = uncertainty.DRAWS,
+    method: bootstrap.Method = bootstrap.Method.RESIDUAL,
+    draws: int = bootstrap.DRAWS,
     starts: int = estimates.STARTS,
     seed: int = 0,
     cluster: str | None = None,
-    images: uncertainty.Images = uncertainty.Images.SAME,
+    images: prediction.Images = prediction.Images.SAME,
 ) -> Fit:
     """Fit a form to all runs of a table; a bad design gives a status, a bad argument an error.
 
@@ -344,7 +345,7 @@ def fit(
     """
     form = form_named(form) if isinstance(form, str) else form
     loss = loss_named(loss, delta) if isinstance(loss, str) else loss
-    uncertainty.check_level(level)
+    bootstrap.check_level(level)
     how = {"loss": loss, "pinned": pinned or {}, "starts": starts, "seed": seed}
     noise = _noise(form, table, how, images) if weights == "noise" else None
     refused_first = weights == "noise" and noise is None
@@ -356,7 +357,7 @@ def fit(
     )  # fmt: skip
 
 
-def _noise(form: Form, table: Table, how: dict, images: uncertainty.Images) -> Noise | None:
+def _noise(form: Form, table: Table, how: dict, images: prediction.Images) -> Noise | None:
     """From replicates, else about a first fit; None where that fit is refused."""
     noise = noise_of(table, form.variables, images=images)
     if noise is not None:

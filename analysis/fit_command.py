@@ -36,25 +36,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     curve_command.add_arguments(parser)
 
 
-def points_for(form: str, table: Table) -> Table:
-    """All runs for a law of N and D; for a law of one variable those at one D."""
-    from analysis.forms import form_named
-    from analysis.laws import ladder_of
-
-    return table if len(form_named(form).variables) > 1 else ladder_of(table)
-
-
 def _laws(
     options: argparse.Namespace, table: Table, loss: Loss, pinned: Mapping[str, float]
 ) -> tuple[Law, ...]:
     from analysis.bootstrap import Method
     from analysis.fit import fit
+    from analysis.forms import form_named
+    from analysis.ladder import runs_for
     from analysis.laws import Law, standard_laws
 
     if options.form:
         made = fit(
             options.form,
-            points_for(options.form, table),
+            runs_for(form_named(options.form).variables, table),
             loss=loss,
             pinned=pinned,
             level=options.level,
@@ -85,6 +79,8 @@ def run_fit(
     say: Callable[[str], None],
 ) -> None:
     """Fit and print, law by law, so that the first is there while the next is computed."""
+    if options.form and not options.json:
+        say(f"{len(table)} runs; fitting {options.form}")
     laws = _laws(options, table, loss, pinned)
     if options.json:
         say(json.dumps([_as_json(law, options.profile) for law in laws], indent=1))

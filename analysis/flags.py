@@ -31,3 +31,13 @@ def add_by(parser: argparse.ArgumentParser) -> None:
         "--by", action="append", metavar="COLUMN",
         help="a law for each family (or tokenizer, ...) in one plot, in bits/image or --unit",
     )  # fmt: skip
+
+
+def of_unique_tokens(options: argparse.Namespace) -> bool:
+    """True where --form names a law of U: as FORM, or as FORM:WEIGHT of several."""
+    from analysis.forms import named_forms
+
+    asked = vars(options).get("form") or []
+    names = [text.partition(":")[0] for text in ([asked] if isinstance(asked, str) else asked)]
+    known = named_forms()
+    return any("U" in known[name].variables for name in names if name in known)

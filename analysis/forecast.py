@@ -18,9 +18,9 @@ from analysis.compare import Comparison
 from analysis.errors import AnalysisError
 from analysis.fit import Fit
 from analysis.groups import COMPARABLE
+from analysis.prediction import Images
 from analysis.quality_metric import MEASURED
 from analysis.table import SAME_TOKENS, Table
-from analysis.uncertainty import Images
 from analysis.units import suffix
 
 SCHEMA = "analysis.forecast/1"

@@ -25,7 +25,8 @@ def _law(
     """The law that forecasts: one form, or the average of all that fit the table."""
     from analysis.compare import compare
     from analysis.fit import fit
-    from analysis.fit_command import points_for
+    from analysis.forms import form_named
+    from analysis.ladder import runs_for
 
     if options.form == AVERAGE:
         for flag, given in {
@@ -38,7 +39,7 @@ def _law(
         return compare(table, level=options.level)
     return fit(
         options.form,
-        points_for(options.form, table),
+        runs_for(form_named(options.form).variables, table),
         loss=loss,
         pinned=pinned,
         level=options.level,
@@ -55,7 +56,7 @@ def run_forecast(
 ) -> None:
     """Forecast, freeze where a path is named, and print the law and the sentence (or JSON)."""
     from analysis.forecast import as_json, forecast, freeze
-    from analysis.uncertainty import Images
+    from analysis.prediction import Images
 
     law = _law(options, table, loss=loss, pinned=pinned)
     images = Images(options.images)

@@ -156,7 +156,8 @@ class Form(abc.ABC):
             if entry.kind is Kind.LOSS:
                 value = value * np.exp(scale.log_loss)
             elif entry.kind in (Kind.LEVEL, Kind.RATIO):
-                value = np.exp(self.log_amplitude(entry.name, theta, scale))
+                with np.errstate(over="ignore"):  # an amplitude that nothing bounds is infinite
+                    value = np.exp(self.log_amplitude(entry.name, theta, scale))
             elif entry.kind is Kind.LOG:
                 value = np.exp(value)
             elif entry.kind is Kind.PLACE:

@@ -11,6 +11,7 @@ from analysis.estimate import Loss
 from analysis.fit import Fit, fit
 from analysis.forecast import Forecast
 from analysis.forms import form_named, named_forms
+from analysis.ladder import ladder_of
 from analysis.table import COLUMN_OF, Table
 
 
@@ -21,11 +22,6 @@ class Law:
     title: str
     fit: Fit | None
     problem: str = ""
-
-
-def ladder_of(table: Table) -> Table:
-    """The runs at the largest D that four sizes share; all runs where the table has no D."""
-    return table.at_common_tokens() if COLUMN_OF["D"] in table.runs else table
 
 
 def _law(title: str, form: str, table: Table, loss: Loss, level: float) -> Law:

@@ -43,11 +43,13 @@ def run_next(
 
     named = [text.partition(":") for text in options.form]
     weights = [_number(weight or "1", "--form") for _, _, weight in named]
-    fits = [fit(form, table, loss=loss, level=options.level) for form, _, _ in named]
     target = {}
     for item in options.target.split(","):
         name, _, value = item.partition("=")
         target[name.strip()] = _number(value, "--target")
+    if not options.json:
+        say(f"{len(table)} runs; fitting {', '.join(form for form, _, _ in named)}")
+    fits = [fit(form, table, loss=loss, level=options.level) for form, _, _ in named]
     plan = next_runs(
         fits,
         target=target,

@@ -18,12 +18,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, stats
 
 from analysis.errors import AnalysisError
 from analysis.estimate import Estimate
 from analysis.form import SAME_VALUE
 from analysis.prediction import Images
+from analysis.quantiles import chi_squared
 from analysis.table import Table
 
 LARGEST_VARIANCE = 1e4  # of log losses; Q falls to nothing long before
@@ -138,6 +138,8 @@ def _about_means(y: np.ndarray, v: np.ndarray, group: np.ndarray) -> Callable[[f
 
 def _solved(total: Callable[[float], float], target: float, least: float) -> float:
     """Where the falling Q meets the target; zero where it lies below it from the start."""
+    from scipy import optimize
+
     if total(least) <= target:
         return 0.0
 
@@ -157,7 +159,7 @@ def _noise(
     images: Images,
 ) -> Noise:
     least = 0.0 if (v > 0).all() else 1e-20
-    ends = stats.chi2.ppf([(1 + level) / 2, (1 - level) / 2], freedom)
+    ends = chi_squared(np.array([(1 + level) / 2, (1 - level) / 2]), freedom)
     value, low, high = (_solved(total, float(target), least) for target in (freedom, *ends))
     return Noise(value, low, high, level, v, freedom, source, images)
 

@@ -7,6 +7,8 @@ import json
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from analysis.optimum import Optimum
     from analysis.table import Table
 
@@ -34,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--sensitivity", action="store_true", help="add the table over conventions of N and C")
     add("--plot", metavar="PATH", help="write the frontier as SVG")
     add("--plot-bowls", metavar="PATH", help="write the isoFLOP bowls as SVG")
+    add("--plot-sensitivity", metavar="PATH", help="write the sensitivity as SVG")
 
 
 def run(options: argparse.Namespace, table: Table) -> str:
@@ -53,24 +56,34 @@ def run(options: argparse.Namespace, table: Table) -> str:
         found.plot(options.plot)
     if options.plot_bowls:
         found.plot_bowls(options.plot_bowls)
-    return _json(found, options, chosen) if options.json else _text(found, options, chosen)
+    rows = _sensitivity(found, options, chosen)
+    return _json(found, rows) if options.json else _text(found, rows)
 
 
-def _json(found: Optimum, options: argparse.Namespace, chosen: dict) -> str:
+def _sensitivity(found: Optimum, options: argparse.Namespace, chosen: dict) -> pd.DataFrame | None:
+    """The table over conventions, where it is asked for, and its figure."""
+    if not (options.sensitivity or options.plot_sensitivity):
+        return None
+    from analysis.sensitivity import sensitivity
+
+    rows = sensitivity(found.table, targets=found.targets, **chosen)
+    if options.plot_sensitivity:
+        from analysis.figures_optimum import written
+        from analysis.figures_sensitivity import exponents
+
+        written(exponents(rows), options.plot_sensitivity, "sensitivity")
+    return rows
+
+
+def _json(found: Optimum, rows: pd.DataFrame | None) -> str:
     out = found.as_json()
-    if options.sensitivity:
-        from analysis.sensitivity import sensitivity
-
-        rows = sensitivity(found.table, targets=found.targets, **chosen)
+    if rows is not None:
         out["sensitivity"] = json.loads(rows.to_json(orient="records"))
     return json.dumps(out, indent=1, allow_nan=False)
 
 
-def _text(found: Optimum, options: argparse.Namespace, chosen: dict) -> str:
+def _text(found: Optimum, rows: pd.DataFrame | None) -> str:
     lines = [found.summary()]
-    if options.sensitivity:
-        from analysis.sensitivity import sensitivity
-
-        rows = sensitivity(found.table, targets=found.targets, **chosen)
+    if rows is not None:
         lines += ["sensitivity to conventions:", rows.drop(columns="reason").to_string(index=False)]
     return "\n".join(lines)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Sequence
 
+from analysis import page_sort
+
 STYLE = """
 :root { color-scheme: light dark; --ground: #ffffff; --card: #f6f7f9; --ink: #1c1f24;
   --muted: #5c6470; --line: #dfe3e8; --accent: #2b6cb0; --good: #23794a; --bad: #b3352b;
@@ -58,6 +60,7 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[object]], *, left: int =
         parts = []
         for index, cell in enumerate(cells):
             kind = ' class="text"' if index < left else ""
+            kind += ' scope="col"' if tag == "th" else ""
             parts.append(f"<{tag}{kind}>{text(cell)}</{tag}>")
         return f"<tr>{''.join(parts)}</tr>"
 
@@ -111,12 +114,12 @@ def muted(value: object) -> str:
 
 
 def page(title: str, body: str) -> str:
-    """A whole document that fetches nothing."""
-    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    """A whole document that fetches nothing; its tables sort by a click on a head."""
+    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; " + page_sort.POLICY
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{text(title)}</title><style>{STYLE}</style></head>"
-        f"<body><main>{body}</main></body></html>\n"
+        f"<title>{text(title)}</title><style>{STYLE}{page_sort.STYLE}</style></head>"
+        f"<body><main>{body}</main><script>{page_sort.SCRIPT}</script></body></html>\n"
     )

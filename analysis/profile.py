@@ -13,7 +13,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import stats
 
 from analysis import solver
 from analysis.amplitude import ByAmplitude
@@ -30,6 +29,7 @@ from analysis.errors import AnalysisError
 from analysis.estimate import Estimate, Status
 from analysis.form import FREE, Form, Kind
 from analysis.losses import Squares
+from analysis.quantiles import student
 
 STEPS = (0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.5, 2, 3, 5, 8, 13, 21, 34, 89, 233, 610)  # of half-widths
 RANDOM_STARTS = 6
@@ -185,7 +185,7 @@ def _first(held: _Held, seed: int) -> _Walk:
     slope, error = held.slope()
     low, high = held.limits
     center, freedom = held.theta[held.index], degrees_of_freedom(held.fit)
-    reach = np.array(STEPS) * error * stats.t.ppf(0.95, freedom)
+    reach = np.array(STEPS) * error * student(0.95, freedom)
     values = np.concatenate([center - reach, [center], center + reach, [low, high]])
     values = np.unique(values[(values >= low) & (values <= high)])
     ahead = held.theta + (values - center)[:, None] * slope
@@ -297,7 +297,7 @@ def profile(
     held = _held(fit, name)
     if isinstance(fit.loss, Squares) and method is not Method.WILD:
         freedom = degrees_of_freedom(fit)
-        edge = float(stats.t.ppf((1 + level) / 2, freedom))
+        edge = student((1 + level) / 2, freedom)
         test = _Test(residual_sd(fit) ** 2, edge, f"F(1, {freedom})")
     else:
         method = method if method is Method.WILD else Method.RESIDUAL

@@ -80,6 +80,47 @@ class Repeats(Form):
             total = total + (repeats > 0) * rise / (1.0 + np.exp(-held))
         return np.log(total)
 
+    def jacobian(self, theta: np.ndarray, z: np.ndarray) -> np.ndarray:
+        """d log_loss / d theta, (..., n, P)."""
+        import numpy as np
+
+        a, b = theta[..., 2:3], theta[..., 4:5]
+        log_n, log_d, repeats = self._worth(theta, z)
+        of_n, of_d = self._slopes(theta, z, repeats)
+        term_n = np.exp(theta[..., 1:2] - a * log_n)
+        term_d = np.exp(theta[..., 3:4] - b * log_d)
+        columns = [np.ones_like(term_n), term_n, -term_n * log_n, term_d, -term_d * log_d]
+        columns += [-term_d * b * of_d, np.zeros_like(term_n)]
+        for index, slope in of_n.items():
+            columns[index] = columns[index] - term_n * a * slope
+        total = theta[..., :1] + term_n + term_d
+        if self.excess:
+            log_repeats = np.log(np.maximum(repeats, 1e-9))
+            beyond = z[:, 0] - z[:, 2] - theta[..., 9:10]
+            below = 1.0 / (1.0 + np.exp(theta[..., 8:9] * beyond))  # the share not yet held
+            rise = (repeats > 0) * np.exp(theta[..., 7:8] + theta[..., 10:] * log_repeats)
+            rise = rise * (1.0 - below)
+            slopes = (beyond * below, -theta[..., 8:9] * below, log_repeats)
+            columns += [rise, *(rise * slope for slope in slopes)]
+            total = total + rise
+        return np.stack(columns, axis=-1) / total[..., None]
+
+    def _slopes(self, theta: np.ndarray, z: np.ndarray, repeats: np.ndarray):
+        """d log N' by entry of theta, and d log D' by the log of RD, (..., n) each."""
+        import numpy as np
+
+        a, b = theta[..., 2:3], theta[..., 4:5]
+        n, u = z[:, 0], z[:, 2]
+        of_d = _slope_of_worth(repeats, np.exp(theta[..., 5:6]))
+        best = (np.log(a) + theta[..., 1:2] - np.log(b) - theta[..., 3:4] + b * u) / a
+        over = np.expm1(n - np.minimum(best, n))
+        most = np.exp(theta[..., 6:7])
+        fading = np.exp(-over / most) * (1.0 + over) / (1.0 - most * np.expm1(-over / most))
+        inside = np.where(best < n, 1.0 - fading, 0.0)  # d log N' / d best
+        by_best = {1: 1.0 / a, 2: (1.0 / a - best) / a, 3: -1.0 / a, 4: (u - 1.0 / b) / a}
+        of_n = {index: inside * slope for index, slope in by_best.items()}
+        return of_n | {6: _slope_of_worth(over, most)}, of_d
+
     def log_amplitude(self, name: str, theta: np.ndarray, scale: Scale) -> np.ndarray:
         if name == "A":
             return theta[..., 1] + theta[..., 2] * scale.center[0] + scale.log_loss
@@ -95,9 +136,18 @@ class Repeats(Form):
 
     def design_problem(self, log_x: np.ndarray, pinned: Mapping[str, float]) -> str | None:
         for index, variable in enumerate(self.variables[:2]):
-            values = distinct(log_x[:, index])
-            if values < 3:
-                return f"{values} values of {variable}; at least 3 are needed"
+            known = sum(name in pinned for name in ("E", "ab"[index]))
+            values, needed = distinct(log_x[:, index]), max(3 - known, 2)
+            if values < needed:
+                return f"{values} values of {variable}; at least {needed} are needed"
         if distinct(log_x[:, 1] - log_x[:, 2]) < 3:
             return "fewer than 3 different numbers of epochs: what repeats are worth is not seen"
         return None
+
+
+def _slope_of_worth(repeats: np.ndarray, most: np.ndarray) -> np.ndarray:
+    """d log(1 + most (1 - exp(-repeats / most))) / d log(most)."""
+    import numpy as np
+
+    left = repeats / most
+    return most * (-np.expm1(-left) - left * np.exp(-left)) / (1.0 - most * np.expm1(-left))

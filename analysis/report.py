@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from analysis import figures, page, report_compare, report_laws, report_optimum, report_runs
+from analysis import (
+    figures,
+    page,
+    report_compare,
+    report_curves,
+    report_laws,
+    report_optimum,
+    report_runs,
+)
 from analysis.errors import AnalysisError
 from analysis.fit import Fit
 from analysis.forecast import Forecast, Verdict, judge, read_frozen
@@ -13,6 +22,9 @@ from analysis.laws import Law, law_of_forecast, standard_laws
 from analysis.losses import Huber, Loss
 from analysis.quality_metric import about
 from analysis.table import Table
+
+if TYPE_CHECKING:
+    from analysis.learning_curves import Curves
 
 LARGEST_BYTES = 5_000_000
 
@@ -99,9 +111,17 @@ def _surface(laws: tuple[Law, ...]) -> Fit | None:
 
 
 def render(
-    table: Table, *, frozen: Path | None = None, loss: Loss | None = None, level: float = 0.9
+    table: Table,
+    *,
+    frozen: Path | None = None,
+    loss: Loss | None = None,
+    level: float = 0.9,
+    curves: Curves | str | None = None,
 ) -> str:
-    """The page as text; `frozen` is the path of a frozen forecast."""
+    """The page as text; `frozen` is the path of a frozen forecast.
+
+    `curves` are those of the runs, for their law, or why there are none.
+    """
     loss = loss or Huber()
     judged = _judged(frozen, table)
     laws = tuple(map(report_laws.lighter, standard_laws(table, loss=loss, level=level)))
@@ -114,6 +134,7 @@ def render(
         + f"<h2>Runs</h2>{report_runs.runs(table)}{report_runs.left_out(table)}"
         + (report_runs.differences(table) if _paired(table) else "")
         + report_runs.learning_curves(table)
+        + report_curves.section(curves, level=level)
         + report_runs.provenance(table, judged.frozen if judged else None)
     )
     return page.page(f"Scaling report: {_name(table)}", body)
@@ -126,9 +147,12 @@ def write_report(
     frozen: str | Path | None = None,
     loss: Loss | None = None,
     level: float = 0.9,
+    curves: Curves | str | None = None,
 ) -> Path:
     """Write the page; an AnalysisError where it would pass 5 MB."""
-    found = render(table, frozen=Path(frozen) if frozen else None, loss=loss, level=level)
+    found = render(
+        table, frozen=Path(frozen) if frozen else None, loss=loss, level=level, curves=curves
+    )
     data = found.encode()
     if len(data) > LARGEST_BYTES:
         raise AnalysisError(f"{path}: {len(data):,} bytes; at most {LARGEST_BYTES:,} are allowed")

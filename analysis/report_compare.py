@@ -5,7 +5,7 @@ from __future__ import annotations
 from analysis import figures, figures_compare, page, report_figures
 from analysis.compare import Comparison, Member, Past, compare, curves, default_forms
 from analysis.errors import AnalysisError
-from analysis.laws import ladder_of
+from analysis.ladder import ladder_of
 from analysis.table import Table
 
 WHY = (

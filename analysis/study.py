@@ -16,13 +16,24 @@ from analysis.quality_metric import evaluations as metric_evaluations
 from analysis.recipe import add_columns, refuse_varied
 from analysis.records import LeftOut, Run, number, read_run, record_paths
 from analysis.records import field as row_field
-from analysis.table import CONVENTIONS, PER_TOKEN, Spike, Table, column_of, filtered
+from analysis.table import (
+    COLUMN_OF,
+    CONVENTIONS,
+    PER_TOKEN,
+    Spike,
+    Table,
+    column_of,
+    filtered,
+)
 from analysis.units import LOG_2
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SCHEDULE = "optimizer.schedule"
+AUGMENTATION = "data.augmentation"
+IMAGES = "data.train_examples"
+UNIQUE = COLUMN_OF["U"]
 UNITS_OF_RECORDS = {  # the column of a record that holds it, and the factor
     PER_TOKEN: ("loss_nats_per_token", 1.0),
     "nats/image": ("loss_nats_per_image", 1.0),
@@ -51,6 +62,7 @@ def _row(run: Run, directory: Path, convention: str) -> dict:
         "tokenizer": str(row_field(head, "tokenizer.name", path)),
         "tokens_per_image": number(head, "tokenizer.tokens_per_image", path),
         **_optional(head),
+        UNIQUE: _unique_tokens(run),
         "tokenizer_identity": json.dumps(row_field(head, "tokenizer", path), sort_keys=True),
         "D_tokens": number(final, "tokens", path),
         "C_flops": number(final, "flops", path),
@@ -67,6 +79,20 @@ def _row(run: Run, directory: Path, convention: str) -> dict:
     }
 
 
+def _unique_tokens(run: Run) -> float:
+    """Tokens seen at least once: of every training image, or of fewer where the run ends before.
+
+    NaN where the record does not say how many images there are, or they were augmented: then an
+    image has other tokens when it is seen again.
+    """
+    images = run.header["data"].get("train_examples")
+    if images is None or run.recipe.get(AUGMENTATION, "none") != "none":
+        return float("nan")
+    images = number(run.header, "data.train_examples", run.path)
+    all_of_them = images * number(run.header, "tokenizer.tokens_per_image", run.path)
+    return min(number(run.final, "tokens", run.path), all_of_them)
+
+
 def _trunk(run: Run) -> LeftOut:
     """A trunk as it is named among what is left out."""
     name, identity = str(run.header["name"]), str(run.header["identity"])
@@ -78,6 +104,11 @@ def _optional(header: dict) -> dict[str, int]:
     """Numbers of the tokenizer that tell groups of runs apart, where the record has them."""
     known = ("vocabulary", "dims_per_image")
     return {name: header["tokenizer"][name] for name in known if name in header["tokenizer"]}
+
+
+def _of_validation(runs: pd.DataFrame) -> pd.Series:
+    """The part of the data's digest that is of the validation images: TRAIN-VALIDATION."""
+    return runs["data_digest"].str.rpartition("-")[2]
 
 
 def _refuse_duplicates(runs: pd.DataFrame, source: str) -> None:
@@ -122,13 +153,23 @@ class Study:
     metric: str | None = None
     measured: Measured | None = None
 
-    def table(self, where: Mapping[str, object] | None = None) -> Table:
-        """The runs that `where` keeps; an AnalysisError where one law cannot hold them."""
+    def table(
+        self, where: Mapping[str, object] | None = None, *, unique_varies: bool = False
+    ) -> Table:
+        """The runs that `where` keeps; an AnalysisError where one law cannot hold them.
+
+        With `unique_varies`, for a law of unique tokens, they may differ in the training images.
+        """
         runs = filtered(self.runs, where or {}, self.source)
+        if runs[UNIQUE].isna().any():
+            runs = runs.drop(columns=UNIQUE)
         by = side_by_side(runs)
         see = f", or see a law of each: `python -m analysis report {self.source} {by}`"
-        refuse_incomparable(runs, self.source, more=see if by else "")
-        refuse_varied(runs, self.varied, self.source)
+        free = unique_varies and UNIQUE in runs
+        compared = runs.assign(data_digest=_of_validation(runs)) if free else runs
+        refuse_incomparable(compared, self.source, more=see if by else "")
+        varied = [path for path in self.varied if not (free and path == IMAGES)]
+        refuse_varied(runs, varied, self.source)
         if self.measured and self.metric:
             refuse_ways(runs, self.measured, self.metric, self.source)
         _refuse_duplicates(runs, self.source)

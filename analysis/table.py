@@ -25,6 +25,9 @@ CONVENTIONS = {
 COLUMN_OF = {"N": "N", "D": "D_tokens", "C": "C_flops", "U": "U_tokens"}
 TEXTS = ("name", "identity", "source", "schedule")
 PER_TOKEN = "nats/token"
+UNIQUE_IS_NOT_KNOWN = (
+    " (unique tokens): a record says it by data.train_examples, of images without augmentation"
+)
 SAME_TOKENS = 1e-3  # relative difference below which two runs saw as many tokens
 LEAST_LADDER = 4
 
@@ -75,11 +78,14 @@ class Table:
         return len(self.runs)
 
     def variable(self, name: str) -> np.ndarray:
-        """N, D or C of every run as float64; an AnalysisError where the table has none."""
+        """N, D, C or U of every run as float64; an AnalysisError where the table has none."""
         column = COLUMN_OF.get(name)
         if column is None or column not in self.runs:
             have = [key for key, value in COLUMN_OF.items() if value in self.runs]
-            raise AnalysisError(f"{self.source}: no variable {name!r}; there are {', '.join(have)}")
+            why = UNIQUE_IS_NOT_KNOWN if name == "U" else ""
+            raise AnalysisError(
+                f"{self.source}: no variable {name!r}{why}; there are {', '.join(have)}"
+            )
         return self.runs[column].to_numpy(dtype="float64")
 
     @property
@@ -116,8 +122,15 @@ class Table:
 
     @property
     def digest(self) -> str:
-        """sha256 of what a fit sees: identity, N, D, C, loss and its standard error, sorted."""
-        columns = ["identity", *[c for c in COLUMN_OF.values() if c in self.runs]]
+        """sha256 of what a fit sees: identity, N, D, C, loss and its standard error, sorted.
+
+        U is in it where data were repeated; elsewhere it is D once more.
+        """
+        known = [column for column in COLUMN_OF.values() if column in self.runs]
+        unique, tokens = COLUMN_OF["U"], COLUMN_OF["D"]
+        if {unique, tokens} <= set(known) and (self.runs[unique] == self.runs[tokens]).all():
+            known.remove(unique)
+        columns = ["identity", *known]
         rows = sorted(
             [*map(str, row), repr(float(loss)), repr(float(se))]
             for row, loss, se in zip(
@@ -158,20 +171,22 @@ def read_runs(
     weights: str | None = None,
     metric: str | None = None,
     unit: str = PER_TOKEN,
+    unique_varies: bool = False,
 ) -> Table:
     """Every finished run at or below the directory, sorted by N, D and seed.
 
     Refuses runs whose losses cannot be compared (data, tokenizer, likelihood, weights) or whose
     configs differ in more than size, tokens and seed (learning rate, schedule, ...), unless `where`
     picks one value of a column; unfinished and diverged runs are named in `left_out`. `metric` is
-    one of quality.jsonl that takes the place of the loss; `unit` one of UNITS_OF_RECORDS.
+    one of quality.jsonl that takes the place of the loss; `unit` one of UNITS_OF_RECORDS. With
+    `unique_varies` runs may have seen other numbers of training images: for a law of U.
     """
     from analysis.study import read_study
 
     study = read_study(
         directory, convention=convention, weights=weights, metric=metric, unit=unit, where=where
     )
-    return study.table(where)
+    return study.table(where, unique_varies=unique_varies)
 
 
 def from_frame(

@@ -1,6 +1,6 @@
 """How well the fitting engine does, row by row, against what the best tools reach.
 
-    python -m benchmarks.fitting --tables LAWS [--json] [--only coverage]
+    python -m benchmarks.fitting --tables LAWS [--json] [--out FILE] [--only coverage]
 
 LAWS is a folder of public tables (alabdulmohsin92.csv, gadre_*.csv, datablations_contours.csv,
 porian2024_isoflop.csv, takano_llm.csv); without it only what needs no table is measured. Times are
@@ -10,7 +10,6 @@ CPU seconds of one thread.
 from __future__ import annotations
 
 import argparse
-import functools
 import os
 import sys
 from pathlib import Path
@@ -19,14 +18,16 @@ os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # before Nu
 
 
 def _parser() -> argparse.ArgumentParser:
+    from benchmarks.rows import add_flags
+
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.fitting",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--tables", type=Path, metavar="LAWS", help="the folder of public tables")
-    parser.add_argument("--json", action="store_true", help="print the rows as JSON")
-    parser.add_argument("--only", metavar="PART", help="one part: " + ", ".join(PARTS))
+    parser.add_argument("--only", metavar="PART", choices=sorted(PARTS), help="one part")
+    add_flags(parser)
     return parser
 
 
@@ -84,31 +85,22 @@ PARTS = {
 NEED_NO_TABLE = ("coverage", "refusals")
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Print the table; 0 whether or not a target is met, 2 for a bad argument."""
-    from benchmarks.rows import show
+def main(argv: list[str]) -> int:
+    """Print the rows; 1 where a target is missed, 2 for a bad argument."""
+    from benchmarks.rows import named, report
 
-    options = _parser().parse_args(arguments)
-    if options.only is not None and options.only not in PARTS:
-        print(f"--only {options.only}: allowed are {', '.join(PARTS)}", file=sys.stderr)
+    flags = _parser().parse_args(argv)
+    if flags.tables is not None and not (flags.tables / "alabdulmohsin92.csv").is_file():
+        print(f"error: --tables {flags.tables}: holds no alabdulmohsin92.csv", file=sys.stderr)
         return 2
-    if options.tables is not None and not (options.tables / "alabdulmohsin92.csv").is_file():
-        print(f"--tables {options.tables}: holds no alabdulmohsin92.csv", file=sys.stderr)
-        return 2
-    names = [options.only] if options.only else list(PARTS)
-    if options.tables is None:
-        left = [name for name in names if name not in NEED_NO_TABLE]
-        names = [name for name in names if name in NEED_NO_TABLE]
+    chosen = [flags.only] if flags.only else list(PARTS)
+    if flags.tables is None:
+        left = [name for name in chosen if name not in NEED_NO_TABLE]
+        chosen = [name for name in chosen if name in NEED_NO_TABLE]
         if left:
             print(f"not measured without --tables: {', '.join(left)}", file=sys.stderr)
-    parts = []
-    for name in names:
-        part = functools.partial(PARTS[name], options.tables)
-        part.__name__ = name  # pyrefly: ignore
-        parts.append(part)
-    show(parts, as_json=options.json)
-    return 0
+    return report([named(name, PARTS[name], flags.tables) for name in chosen], flags, argv)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

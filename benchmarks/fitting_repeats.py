@@ -2,8 +2,13 @@
 
 Three questions. What repeats are worth, from the runs before a model turns to learning its data by
 heart (its loss is above one that the same N and U had reached earlier): does the interval of R*_D
-hold the published 15.39? How well is the loss beyond ten epochs known from runs of at most ten
-(nothing there shows the turn)? And from other runs of all lengths, by ten-fold cross-validation?
+hold the published 15.39? How well is the loss beyond ten epochs known from runs of at most ten? And
+from other runs of all lengths, by ten-fold cross-validation?
+
+Published scores of the second question are of 224 of the 229 runs, without the five largest losses
+(four of them beyond ten epochs): only so do the published constants give .268, L(N, D) .259 and the
+published form without its N' .191. Nothing up to ten epochs shows the turn; forms that add it are
+judged in docs/statistics.md.
 """
 
 from __future__ import annotations
@@ -21,6 +26,7 @@ if TYPE_CHECKING:
 
 PUBLISHED = 15.39
 EPOCHS = 10.001
+LARGEST_LOSSES = 5  # that published scores leave out
 FOLDS = 10
 DRAWS = 200
 TURN = 1.005  # a loss this factor above an earlier one has turned
@@ -33,6 +39,19 @@ def runs(folder: Path) -> pd.DataFrame:
 
     frame = pd.read_csv(folder / "datablations_contours.csv")
     return frame.assign(U=frame.D / frame.epochs)
+
+
+def as_published(frame: pd.DataFrame) -> pd.DataFrame:
+    """The runs that published scores are of."""
+    return frame.drop(frame.loss.nlargest(LARGEST_LOSSES).index)
+
+
+def ahead(form: str, frame: pd.DataFrame, **options) -> float:
+    """RMSLE beyond ten epochs of the form fitted to runs of at most ten."""
+    import numpy as np
+
+    early, late = frame[frame.epochs <= EPOCHS], frame[frame.epochs > EPOCHS]
+    return float(np.sqrt(np.mean(_errors(_fit(form, early, **options), late) ** 2)))
 
 
 def before_turn(frame: pd.DataFrame, *, turn: float = TURN) -> pd.DataFrame:
@@ -66,10 +85,9 @@ def repeats(folder: Path) -> list[Row]:
     """R*_D with its interval, and errors beyond ten epochs in log units."""
     import numpy as np
 
-    from analysis.uncertainty import Method
+    from analysis.bootstrap import Method
 
     frame = runs(folder)
-    early, late = frame[frame.epochs <= EPOCHS], frame[frame.epochs > EPOCHS]
     turned = before_turn(frame)
     spread = [
         _fit("repeats", before_turn(frame, turn=turn), loss="squares", draws=1).params["RD"]
@@ -80,7 +98,10 @@ def repeats(folder: Path) -> list[Row]:
         for loss in ("squares", "huber")
     )
     worth, other = plain.intervals["RD"], robust.intervals["RD"]
-    ahead = float(np.sqrt(np.mean(_errors(_fit("repeats", early, loss="huber"), late) ** 2)))
+    scored = {
+        name: ahead("repeats", runs_of, loss="huber")
+        for name, runs_of in (("224", as_published(frame)), ("229", frame))
+    }
     fold = np.random.default_rng(0).permutation(len(frame)) % FOLDS
     missed = []
     for one in range(FOLDS):
@@ -107,6 +128,7 @@ def repeats(folder: Path) -> list[Row]:
             "",
             None,
         ),
-        row("repeats: RMSLE beyond 10 epochs, fitted to at most 10", ahead, 0.15),
+        row("repeats: RMSLE beyond 10 epochs, fitted to at most 10", scored["224"], 0.15),
+        Row("repeats: the same with the five largest losses", f"{scored['229']:.4f}", "", None),
         Row("repeats with excess: RMSLE beyond 10 epochs, 10-fold", f"{crossed:.4f}", "", None),
     ]

@@ -19,15 +19,13 @@ TOKENS_PER_IMAGE = 192
 COLUMNS = {name: (name, "count") for name in ("N", "D", "U")} | {"loss": ("loss", "nats/token")}
 
 
-def frame_of(folder: pathlib.Path, images: int):
-    """N, D, U and loss of a study; U is what was seen at least once."""
+def frame_of(folder: pathlib.Path):
+    """N, D, U (what was seen at least once) and loss of the runs below a folder."""
     import pandas as pd
 
-    runs = read_runs(folder).runs
-    d = runs["D_tokens"].to_numpy(float)
-    unique = np.minimum(d, images * TOKENS_PER_IMAGE)
-    loss = runs["loss_nats_per_token"].to_numpy(float)
-    return pd.DataFrame({"N": runs["N"].to_numpy(float), "D": d, "U": unique, "loss": loss})
+    table = read_runs(folder)
+    variables = {name: table.variable(name) for name in ("N", "D", "U")}
+    return pd.DataFrame(variables | {"loss": table.loss})
 
 
 def say(repeated, law) -> None:
@@ -59,14 +57,11 @@ def main() -> None:
     import pandas as pd
 
     matplotlib.use("Agg")
+    matplotlib.rcParams["svg.hashsalt"] = "repeats"
     from matplotlib import pyplot
 
-    unique = frame_of(UNIQUE, 10**9)
-    parts = [
-        frame_of(path, int(path.name.removeprefix("repeats_")))
-        for path in sorted((HERE / "results").glob("repeats_*[0-9]"))
-    ]
-    repeated = pd.concat(parts)
+    unique = frame_of(UNIQUE)
+    repeated = pd.concat(map(frame_of, sorted((HERE / "results").glob("repeats_*[0-9]"))))
     law = fit("separable", read_runs(UNIQUE))
     say(repeated, law)
     both = pd.concat([unique, repeated])

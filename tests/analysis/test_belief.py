@@ -17,7 +17,7 @@ from analysis.belief import (
     variance_after,
 )
 from analysis.drift import Walk, rate_of
-from analysis.uncertainty import ForwardError
+from analysis.origins import ForwardError
 
 
 def linear_belief(rng, *, runs=12, candidates=6, parameters=3, drift=None):

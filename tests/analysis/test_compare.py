@@ -11,7 +11,7 @@ from analysis import AnalysisError, compare, forward, from_frame
 from analysis.calibration import calibrate
 from analysis.forecast import as_json, as_text, forecast, freeze, read_frozen
 from analysis.forms import power, power_floor
-from analysis.uncertainty import Images
+from analysis.prediction import Images
 
 
 def grid(side=6, noise=0.0, seed=0, law=None):

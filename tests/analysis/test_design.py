@@ -260,6 +260,9 @@ def test_the_command(separable):
     out = json.loads(said[0])
     assert out["level"] == 0.8 and out["laws"]["separable"] == pytest.approx(2 / 3)
     assert max(len(bought["runs"]) for bought in out["budgets"]) <= 2
+    options.json, said = False, []
+    run_next(options, separable.table, Squares(), said.append)
+    assert said[0] == f"{len(separable.table)} runs; fitting separable, skaling"  # before the fits
     options.target = "N=big,D=1"
     with pytest.raises(AnalysisError, match="--target: 'big' is not a number"):
         run_next(options, separable.table, Squares(), said.append)

@@ -180,3 +180,9 @@ def test_the_command_answers_in_text_and_in_json(table, tmp_path):
     flags = ("--target", "1e20", "--json", "--flops", "counted", "--level", "0.8")
     data = json.loads(optimum_command.run(asked(*flags), table))
     assert data["flops"] == "counted" and data["level"] == 0.8
+
+
+def test_the_command_writes_the_figure_of_the_sensitivity(table, tmp_path):
+    flags = ("--target", "1e20", "--plot-sensitivity", str(tmp_path / "s.svg"))
+    assert "sensitivity to conventions" in optimum_command.run(asked(*flags), table)
+    assert (tmp_path / "s.svg").read_text().startswith("<svg")

@@ -15,6 +15,7 @@ import pytest
 from analysis import compare, from_frame, read_runs, write_report
 from analysis.__main__ import main
 from analysis.report_figures import held_levels, history
+from tests.analysis.curves import CurveTruth, branches
 from tests.analysis.laws import COLUMNS, Truth, isoflop_table
 
 NEW = 331_776
@@ -59,10 +60,33 @@ def test_the_page_fetches_nothing_and_is_small(ladder):
     source = report_of(ladder)
     page = Page(source)
     assert len(source.encode()) < 1_000_000
-    assert not {"script", "link", "img", "iframe"} & set(page.tags)
+    assert not {"link", "img", "iframe"} & set(page.tags)
+    assert page.tags.count("script") == 1 and "<script>" in source  # inline, by its digest
     assert all(address.startswith("#") for address in page.addresses)
     assert "prefers-color-scheme: dark" in source and "url(http" not in source
     assert page.tags.count("svg") >= 6
+
+
+def test_whole_curves_stand_on_the_page_with_their_law_and_figure(ladder):
+    made = branches(CurveTruth(), noise=0.004)
+    page = Page(report_of(ladder, curves=made))
+    assert "Whole curves" in page.text and "L(N, S, R) = E + A N^-a + B S^-b + C R" in page.text
+    ((_, shown),) = re.findall(r" (C) (0\.\d+) \[", page.text)
+    assert float(shown) == pytest.approx(CurveTruth().C, rel=0.2)
+    assert "8 paths" in page.text and "Dots are evaluations" in page.text
+
+
+def test_few_paths_give_the_law_of_curves_without_intervals_and_say_so(ladder):
+    made = branches(CurveTruth(), noise=0.004, sizes=4)
+    page = Page(report_of(ladder, curves=made))
+    assert "No intervals" in page.text and "4 paths" in page.text
+
+
+def test_why_curves_have_no_law_in_common_is_said(ladder, capsys):
+    assert "Whole curves" not in Page(report_of(ladder)).text
+    assert main(["report", str(ladder)]) == 0
+    said = Page((ladder / "report.html").read_text()).text
+    assert "a law of curves needs the schedule" in said
 
 
 def test_names_are_escaped(tmp_path, run_writer):
@@ -70,7 +94,8 @@ def test_names_are_escaped(tmp_path, run_writer):
     for n in (3000, 9000, 27_000, 81_000, 243_000):
         run_writer(study, n=n, name=f"<script>alert({n})</script>$x_{{$ & co")
     source = report_of(study)
-    assert "<script" not in source and "&lt;script&gt;alert(3000)" in source
+    assert source.count("<script") == 1 and "<script>alert" not in source
+    assert "&lt;script&gt;alert(3000)" in source
 
 
 def test_left_out_runs_and_missing_images_are_said(ladder, run_writer):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis import bootstrap, solver, uncertainty
+from analysis import bootstrap, origins, prediction, solver
 from analysis.errors import AnalysisError
 from analysis.estimate import Points, Status, estimate
 from analysis.forms import power, power_floor, separable
@@ -38,12 +38,12 @@ def coverage(*, repetitions, count, loss, noise, seed):
     hits = np.zeros(5)
     for repetition in range(repetitions):
         fit = estimate(power_floor(), ladder(count, noise, rng), loss=loss, pinned={})
-        draws = uncertainty.bootstrap(fit, draws=400, seed=repetition)
-        intervals = uncertainty.parameter_intervals(fit, draws, 0.9)
+        draws = bootstrap.bootstrap(fit, draws=400, seed=repetition)
+        intervals = bootstrap.parameter_intervals(fit, draws, 0.9)
         hits[:3] += [low <= TRUTH[name] <= high for name, (low, high) in intervals.items()]
         x = fit.points.x[-1, 0] * AHEAD
-        found = uncertainty.predict(
-            fit, x[:, None], draws=draws, errors=uncertainty.rolling_origin(fit), level=0.9
+        found = prediction.predict(
+            fit, x[:, None], draws=draws, errors=origins.rolling_origin(fit), level=0.9
         )
         new = curve(x) * np.exp(noise * rng.standard_normal(2))
         hits[3:] += (found.low <= new) & (new <= found.high)
@@ -69,12 +69,12 @@ def test_a_pairs_bootstrap_collapses_where_the_residual_one_does_not():
         power_floor(), ladder(7, 2e-3, np.random.default_rng(2)), loss=Huber(), pinned={}
     )
     widths = {}
-    for method in (uncertainty.Method.RESIDUAL, uncertainty.Method.PAIRS):
-        draws = uncertainty.bootstrap(fit, method=method, draws=600)
-        low, high = uncertainty.parameter_intervals(fit, draws, 0.9)["E"]
+    for method in (bootstrap.Method.RESIDUAL, bootstrap.Method.PAIRS):
+        draws = bootstrap.bootstrap(fit, method=method, draws=600)
+        low, high = bootstrap.parameter_intervals(fit, draws, 0.9)["E"]
         widths[method] = high - low
         assert draws.certified + draws.uncertified == 600
-    pairs = uncertainty.bootstrap(fit, method=uncertainty.Method.PAIRS, draws=600)
+    pairs = bootstrap.bootstrap(fit, method=bootstrap.Method.PAIRS, draws=600)
     few = stats.multinomial(7, np.full(7, 1 / 7)).rvs(4000, random_state=0)
     share = np.mean((few > 0).sum(axis=1) <= 3)
     assert pairs.uncertified / 600 >= 0.5 * share  # resamples of three distinct points are no fits
@@ -88,18 +88,18 @@ def test_a_linear_law_gets_the_student_intervals_of_linear_regression():
         loss=Squares(), pinned={},
     )  # fmt: skip
     line = stats.linregress(np.log(x), np.log(fit.points.loss))
-    draws = uncertainty.bootstrap(fit, draws=20_000)
-    low, high = uncertainty.parameter_intervals(fit, draws, 0.9)["a"]
+    draws = bootstrap.bootstrap(fit, draws=20_000)
+    low, high = bootstrap.parameter_intervals(fit, draws, 0.9)["a"]
     half = stats.t.ppf(0.95, 6) * line.stderr
     assert (low, high) == pytest.approx((-line.slope - half, -line.slope + half), abs=0.12 * half)
-    assert uncertainty.residual_sd(fit) == pytest.approx(
+    assert bootstrap.residual_sd(fit) == pytest.approx(
         np.sqrt(
             np.sum((np.log(fit.points.loss) - line.intercept - line.slope * np.log(x)) ** 2) / 6
         )
     )
-    new = uncertainty.predict(fit, np.array([[3e5]]), draws=draws, errors=(), level=0.9)
+    new = prediction.predict(fit, np.array([[3e5]]), draws=draws, errors=(), level=0.9)
     gap = np.log(3e5) - np.log(x).mean()
-    sd = uncertainty.residual_sd(fit) * np.sqrt(1 + 1 / 8 + gap**2 / np.sum(
+    sd = bootstrap.residual_sd(fit) * np.sqrt(1 + 1 / 8 + gap**2 / np.sum(
         (np.log(x) - np.log(x).mean()) ** 2
     ))  # fmt: skip
     width = np.log(new.high[0] / new.low[0])
@@ -110,7 +110,7 @@ def test_leverage_sums_to_the_number_of_parameters():
     fit = estimate(
         power_floor(), ladder(8, 2e-3, np.random.default_rng(0)), loss=Squares(), pinned={}
     )
-    assert uncertainty.leverage(fit).sum() == pytest.approx(3.0, rel=1e-9)
+    assert bootstrap.leverage(fit).sum() == pytest.approx(3.0, rel=1e-9)
 
 
 @pytest.mark.parametrize("loss", [Squares(), Huber(1e-3)], ids=["squares", "huber"])
@@ -134,7 +134,7 @@ def test_a_thousand_refits_take_less_than_three_seconds():
         power_floor(), ladder(8, 2e-3, np.random.default_rng(1)), loss=Huber(), pinned={}
     )
     start = time.process_time()
-    draws = uncertainty.bootstrap(fit, draws=1000)
+    draws = bootstrap.bootstrap(fit, draws=1000)
     assert time.process_time() - start < 3.0
     assert draws.certified >= 990
 
@@ -144,7 +144,7 @@ def test_uncertified_refits_are_counted_and_not_used(monkeypatch):
     fit = estimate(
         power_floor(), ladder(8, 2e-3, np.random.default_rng(1)), loss=Huber(), pinned={}
     )
-    whole = uncertainty.bootstrap(fit, draws=20)
+    whole = bootstrap.bootstrap(fit, draws=20)
     refits = bootstrap.refits
 
     def half(*arguments):
@@ -152,12 +152,12 @@ def test_uncertified_refits_are_counted_and_not_used(monkeypatch):
         return theta, certified & (np.arange(len(theta)) % 2 == 0)
 
     monkeypatch.setattr(bootstrap, "refits", half)
-    draws = uncertainty.bootstrap(fit, draws=20)
+    draws = bootstrap.bootstrap(fit, draws=20)
     assert (draws.certified, draws.uncertified) == (10, 10)
     np.testing.assert_array_equal(draws.theta, whole.theta[::2])
     monkeypatch.setattr(bootstrap, "refits", lambda *a: (refits(*a)[0], np.zeros(20, bool)))
     with pytest.raises(AnalysisError, match="no bootstrap refit converged"):
-        uncertainty.parameter_intervals(fit, uncertainty.bootstrap(fit, draws=20), 0.9)
+        bootstrap.parameter_intervals(fit, bootstrap.bootstrap(fit, draws=20), 0.9)
 
 
 def test_refits_that_crawl_are_tried_from_random_starts(monkeypatch):
@@ -165,14 +165,14 @@ def test_refits_that_crawl_are_tried_from_random_starts(monkeypatch):
     fit = estimate(
         power_floor(), ladder(8, 2e-3, np.random.default_rng(1)), loss=Squares(), pinned={}
     )
-    whole = uncertainty.bootstrap(fit, draws=30)
+    whole = bootstrap.bootstrap(fit, draws=30)
     solve = solver.solve
 
     def short(problem, **given):
         return solve(problem, **given | ({"limit": 2} if "limit" not in given else {}))
 
     monkeypatch.setattr(solver, "solve", short)
-    again = uncertainty.bootstrap(fit, draws=30)
+    again = bootstrap.bootstrap(fit, draws=30)
     assert again.certified == whole.certified == 30
     np.testing.assert_allclose(again.theta, whole.theta, rtol=1e-4, atol=1e-6)
 
@@ -180,7 +180,7 @@ def test_refits_that_crawl_are_tried_from_random_starts(monkeypatch):
 def test_forward_errors_are_those_of_fits_without_the_largest():
     data = ladder(8, 2e-3, np.random.default_rng(3))
     fit = estimate(power_floor(), data, loss=Squares(), pinned={})
-    errors = uncertainty.rolling_origin(fit)
+    errors = origins.rolling_origin(fit)
     assert [error.points_used for error in errors] == [7, 6, 6, 5, 5, 5, 4, 4, 4, 4]
     small = estimate(power_floor(), data.take(np.arange(6)), loss=Squares(), pinned={})
     expected = np.log(data.loss[7]) - small.predict(data.x[7:8])[0]
@@ -193,7 +193,7 @@ def test_six_points_leave_four_at_the_last_origin():
     fit = estimate(
         power_floor(), ladder(6, 2e-3, np.random.default_rng(3)), loss=Squares(), pinned={}
     )
-    assert {error.points_used for error in uncertainty.rolling_origin(fit)} == {5, 4}
+    assert {error.points_used for error in origins.rolling_origin(fit)} == {5, 4}
 
 
 def test_a_wrong_form_is_widened_and_the_right_one_hardly():
@@ -205,22 +205,22 @@ def test_a_wrong_form_is_widened_and_the_right_one_hardly():
     widths = {}
     for name, data in (("bent", bent), ("right", right)):
         fit = estimate(power(), data, loss=Squares(), pinned={})
-        widths[name] = uncertainty.widening(uncertainty.rolling_origin(fit))
+        widths[name] = origins.widening(origins.rolling_origin(fit))
         good = estimate(power_floor(), data, loss=Squares(), pinned={})
-        widths[name + " with floor"] = uncertainty.widening(uncertainty.rolling_origin(good))
+        widths[name + " with floor"] = origins.widening(origins.rolling_origin(good))
     assert widths["right with floor"] < 1.6 < widths["right"]
 
 
 def test_widening_starts_at_one_at_the_edge_of_the_data():
     fit = estimate(power(), ladder(8, 1e-3, np.random.default_rng(0)), loss=Squares(), pinned={})
-    errors = uncertainty.rolling_origin(fit)
-    draws = uncertainty.bootstrap(fit, draws=100)
+    errors = origins.rolling_origin(fit)
+    draws = bootstrap.bootstrap(fit, draws=100)
     edge, ahead = np.array([[2e5]]), np.array([[2e7]])
-    inside = uncertainty.predict(fit, edge, draws=draws, errors=errors, level=0.9)
-    beyond = uncertainty.predict(fit, ahead, draws=draws, errors=errors, level=0.9)
+    inside = prediction.predict(fit, edge, draws=draws, errors=errors, level=0.9)
+    beyond = prediction.predict(fit, ahead, draws=draws, errors=errors, level=0.9)
     assert inside.widening[0] == pytest.approx(1.0, abs=1e-6)
-    assert beyond.widening[0] == pytest.approx(uncertainty.widening(errors)) and (
-        uncertainty.widening(errors) > 1.5
+    assert beyond.widening[0] == pytest.approx(origins.widening(errors)) and (
+        origins.widening(errors) > 1.5
     )
 
 
@@ -228,15 +228,15 @@ def test_other_images_add_the_measurement_error_in_quadrature():
     data = ladder(8, 1e-3, np.random.default_rng(0))
     se = Points(data.x, data.loss, 0.05 * data.loss, data.weight, data.labels)
     fit = estimate(power_floor(), se, loss=Squares(), pinned={})
-    draws = uncertainty.bootstrap(fit, draws=4000)
-    wide = uncertainty.predict(
-        fit, np.array([[1e5]]), draws=draws, errors=(), level=0.9, images=uncertainty.Images.OTHER
+    draws = bootstrap.bootstrap(fit, draws=4000)
+    wide = prediction.predict(
+        fit, np.array([[1e5]]), draws=draws, errors=(), level=0.9, images=prediction.Images.OTHER
     )
     assert np.log(wide.high[0] / wide.low[0]) == pytest.approx(2 * 1.645 * 0.05, rel=0.06)
     bare = estimate(power_floor(), data, loss=Squares(), pinned={})
     with pytest.raises(AnalysisError, match="needs standard errors"):
-        uncertainty.predict(
-            bare, data.x, draws=draws, errors=(), level=0.9, images=uncertainty.Images.OTHER
+        prediction.predict(
+            bare, data.x, draws=draws, errors=(), level=0.9, images=prediction.Images.OTHER
         )
 
 
@@ -245,9 +245,9 @@ def test_a_law_of_two_variables_at_a_bound_gives_no_prediction():
     data = points(np.stack([n, d], axis=-1), 5 * n**-0.05 + 5 * d**-0.05 - 1.2)
     fit = estimate(separable(), data, loss=Squares(), pinned={})
     assert fit.status is Status.AT_BOUND
-    draws = uncertainty.bootstrap(fit, draws=20)
+    draws = bootstrap.bootstrap(fit, draws=20)
     with pytest.raises(AnalysisError, match="no prediction at a bound: the floor E is at zero"):
-        uncertainty.predict(fit, data.x, draws=draws, errors=(), level=0.9)
+        prediction.predict(fit, data.x, draws=draws, errors=(), level=0.9)
 
 
 def _regression(x, y):
@@ -267,7 +267,7 @@ def test_resampled_residuals_are_corrected_for_leverage_and_degrees_of_freedom()
     raw = residual / np.sqrt(1 - np.diag(hat))
     raw -= raw.mean()
     expected = raw * np.sqrt(np.sum(residual**2) / 4 / np.mean(raw**2))
-    np.testing.assert_allclose(uncertainty.noise_pool(fit), expected, rtol=1e-5)
+    np.testing.assert_allclose(bootstrap.noise_pool(fit), expected, rtol=1e-5)
 
 
 def test_the_expected_forward_error_is_that_of_linear_regression():
@@ -279,5 +279,5 @@ def test_the_expected_forward_error_is_that_of_linear_regression():
     _, _, inverse = _regression(x[:6], np.log(data.loss[:6]))
     ahead = np.array([1.0, np.log(x[7])])
     sd = np.sqrt(np.sum(residual**2) / 6 * (1 + ahead @ inverse @ ahead))
-    (found,) = [e for e in uncertainty.rolling_origin(fit) if (e.points_used, e.label) == (6, "s7")]
+    (found,) = [e for e in origins.rolling_origin(fit) if (e.points_used, e.label) == (6, "s7")]
     assert found.expected_sd == pytest.approx(sd, rel=1e-6)
