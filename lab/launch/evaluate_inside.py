@@ -81,7 +81,7 @@ class Inside:
         coded = coded_split(run, tokenizer, split, examples=len(images), augmentation="none")
         rows = coded.rows.rows(np.arange(len(images)))
         first = min(len(images), CHECKED)
-        whole = ":" not in coded.digest
+        whole = held.data.examples == len(images)  # a part of dead leaves has a name of its own
         if (whole and coded.digest != images.source.info.digest) or not np.array_equal(
             rows.labels[:first], images.labels(first, silent)
         ):
