@@ -128,7 +128,7 @@ def deeper():
     return stirred(run, SLOTTED, noise=0.2)
 
 
-@pytest.mark.parametrize("guidance", [1.0, 2.0])
+@pytest.mark.parametrize("guidance", [pytest.param(1.0, marks=pytest.mark.slow), 2.0])
 def test_the_cached_pass_draws_what_the_full_one_does(guidance):
     draw = jax.jit(autoregressive.draw, static_argnames=("settings", "features"))
     given = blank(deeper(), 3), jnp.ones((3, 12), bool)
