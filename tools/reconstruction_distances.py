@@ -8,7 +8,6 @@ adds a row a tokenizer to a file of lines. As `lab.launch.evaluate --what recons
 them for a generator's tokenizer; a tokenizer's run needs no generator here.
 """
 
-import argparse
 import json
 import pathlib
 import sys
@@ -17,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from lab.core.errors import LabError
+from tools.tokenizer_runs import exit_code, parser_of
 
 REFERENCE = "train"
 LEVEL = 0.9
@@ -98,10 +97,7 @@ class Judge:
 
 def main(argv: list[str]) -> int:
     """Print a line a run."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("runs", nargs="+", type=pathlib.Path, help="run directories of tokenizers")
+    parser = parser_of(__doc__)
     parser.add_argument("--extractor", required=True, help="run directory of a classifier")
     parser.add_argument("--data", default="eurosat", help="a data set (eurosat)")
     parser.add_argument("--images", type=int, default=1024, help="of the validation split (1024)")
@@ -109,7 +105,7 @@ def main(argv: list[str]) -> int:
     flags = parser.parse_args(argv)
     from lab.extractors.trained import open_extractor
 
-    try:
+    def work() -> None:
         judge = Judge(open_extractor(flags.extractor), flags.data, flags.images)
         for run in flags.runs:
             row = judge(run)
@@ -121,10 +117,8 @@ def main(argv: list[str]) -> int:
             if flags.json:
                 with flags.json.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(row) + "\n")
-    except LabError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return exit_code(work)
 
 
 if __name__ == "__main__":

@@ -6,13 +6,13 @@ Codes are rounded (no bit is drawn). The same images encoded twice must give the
 reconstruction gives the codes that it was made from is a property of the tokenizer, and measured.
 """
 
-import argparse
 import pathlib
 import sys
 
 import numpy as np
 
 from lab.core.errors import LabError
+from tools.tokenizer_runs import exit_code, parser_of
 
 
 def measure(run: pathlib.Path, data: str, images: int) -> str:
@@ -39,20 +39,16 @@ def measure(run: pathlib.Path, data: str, images: int) -> str:
 
 def main(argv: list[str]) -> int:
     """Print a line a run."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("runs", nargs="+", type=pathlib.Path, help="run directories of tokenizers")
+    parser = parser_of(__doc__)
     parser.add_argument("--data", required=True, help="a data set, like eurosat")
     parser.add_argument("--images", type=int, default=512, help="of the validation split (512)")
     flags = parser.parse_args(argv)
-    try:
+
+    def work() -> None:
         for run in flags.runs:
             print(measure(run, flags.data, flags.images))
-    except LabError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return exit_code(work)
 
 
 if __name__ == "__main__":
