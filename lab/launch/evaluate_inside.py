@@ -78,7 +78,14 @@ class Inside:
         held = read_manifest(folder).what
         if held.views == "ten_crop" or held.data.examples < len(images):
             return None
-        coded = coded_split(run, tokenizer, split, examples=len(images), augmentation="none")
+        coded = coded_split(
+            run,
+            tokenizer,
+            split,
+            lambda what: self._tools.told(f"{split} {what}"),
+            examples=len(images),
+            augmentation="none",
+        )
         rows = coded.rows.rows(np.arange(len(images)))
         first = min(len(images), CHECKED)
         whole = held.data.examples == len(images)  # a part of dead leaves has a name of its own

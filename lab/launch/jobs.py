@@ -66,7 +66,7 @@ def generator_job(run: RunConfig, layout: Layout, watch: Watch) -> GeneratorJob:
     tokenizer = make_tokenizer(run)
     if run.tokenizer.codes:
         assert not isinstance(tokenizer, Pixels | PixelBits)  # the door refuses codes of pixels
-        images = coded_images(run, tokenizer)
+        images = coded_images(run, tokenizer, watch)
     elif isinstance(tokenizer, SplitTokenizer) and run.tokenizer.sampled:
         images = images_of(run.data, tokenizer.trained.frames, watch, are_images=True)
     else:
@@ -106,11 +106,15 @@ def opened(run: str) -> TrainedTokenizer:
     return open_tokenizer(pathlib.Path(run))
 
 
-def coded_images(run: RunConfig, tokenizer: SplitTokenizer | LatentTokenizer) -> Images:
+def coded_images(
+    run: RunConfig, tokenizer: SplitTokenizer | LatentTokenizer, watch: Watch
+) -> Images:
     """Both splits from the folder that lab.launch.encode wrote."""
     data = run.data
     train, validation = (
-        coded_split(run, tokenizer, name, examples=examples, augmentation=views)
+        coded_split(
+            run, tokenizer, name, told_by(watch, name), examples=examples, augmentation=views
+        )
         for name, examples, views in (
             (data.train_split, data.train_examples, data.augmentation),
             (data.validation_split, data.validation_examples, "none"),
@@ -123,15 +127,22 @@ def coded_split(
     run: RunConfig,
     tokenizer: SplitTokenizer | LatentTokenizer,
     name: str,
+    told: Callable[[str], Progress],
     *,
     examples: int,
     augmentation: str,
 ) -> Split:
     """The first `examples` images of a split (0: all) from the folder of codes of a run."""
     data, folder = run.data, pathlib.Path(run.tokenizer.codes)
-    shards = CodeShards(folder / name)
+    shards = CodeShards(folder / name, progress=told("codes"))
     shards.require(tokenizer_identity=tokenizer.trained.identity)
-    rows = open_code_rows(shards, tokenizer, examples=examples, augmentation=augmentation)
+    rows = open_code_rows(
+        shards,
+        tokenizer,
+        examples=examples,
+        augmentation=augmentation,
+        progress=told("codes to tokens"),
+    )
     about = shards.manifest.data
     if about.split != name:
         raise LabError(f"{folder / name}: codes of the split {about.split}, not {name}")
@@ -139,6 +150,11 @@ def coded_split(
         raise LabError(f"{folder / name}: codes of {about.name}, not of {data.name}")
     digest = shards.what.digest_of_first(len(rows))
     return Split(rows=rows, name=about.name, digest=digest, classes=about.classes)
+
+
+def told_by(watch: Watch, split: str) -> Callable[[str], Progress]:
+    """From what is prepared of a split to what is told how much of it is done."""
+    return lambda what: lambda done, total: watch(Preparing(f"{split} {what}", done, total))
 
 
 _KEPT: dict[tuple[DataConfig, str, bool], Images] = {}
@@ -173,9 +189,7 @@ def _split(
     augmentation: str,
     are_images: bool,
 ) -> Split:
-    def told(what: str) -> Progress:
-        return lambda done, total: watch(Preparing(f"{name} {what}", done, total))
-
+    told = told_by(watch, name)
     source = open_source(
         data.name,
         split=name,

@@ -10,7 +10,7 @@ import os
 import pathlib
 import sys
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from lab.core.errors import ExitCode, LabError
@@ -127,43 +127,62 @@ def _entropy(text: str, codes: Sequence[str]) -> tuple[str, float]:
 def measure(flags: argparse.Namespace, entropies: dict[str, float]) -> Iterator[dict[str, Any]]:
     """The record of each source, in the order of the command line."""
     from rich.console import Console
+    from rich.markup import escape
 
     from lab.metrics.tokens import token_statistics
 
     console = Console(stderr=True)
     with console.status("reading") as status:
-        for grids in sources(flags):
 
-            def show(step: str, name: str = grids.name) -> None:
-                status.update(f"{name}: {step}")
+        def shown(name: str) -> Callable[[str], None]:
+            return lambda step: status.update(escape(f"{name}: {step}"))
 
+        for grids in sources(flags, shown):
             yield token_statistics(
                 grids,
                 split_bits=flags.split_bits,
                 sampled_bit_entropy_nats=entropies.get(grids.name),
                 tolerance_nats=flags.tolerance,
-                progress=show,
+                progress=shown(grids.name),
             )
 
 
-def sources(flags: argparse.Namespace) -> "Iterator[TokenGrids]":
-    """Grids of every source; folders are all opened before the first is measured."""
+def sources(
+    flags: argparse.Namespace, shown: Callable[[str], Callable[[str], None]]
+) -> "Iterator[TokenGrids]":
+    """Grids of every source; folders are all opened before the first is measured.
+
+    `shown` gives, for the name of a source, what is told the step that it is at.
+    """
     from lab.metrics.text import characters, pieces, read_text
 
     folders = [
-        open_codes(directory, split_bits=flags.split_bits, most_images=flags.images)
+        open_codes(
+            directory,
+            split_bits=flags.split_bits,
+            most_images=flags.images,
+            show=shown(directory),
+        )
         for directory in flags.codes
     ]
     texts = [(pathlib.Path(path).stem, read_text(pathlib.Path(path))) for path in flags.text]
     for name, shards in zip(flags.codes, folders, strict=True):
-        yield read_codes(shards, name=name, most_images=flags.images, seed=flags.seed)
+        yield read_codes(
+            shards, name=name, most_images=flags.images, seed=flags.seed, show=shown(name)
+        )
     for name, text in texts:
         yield characters(text, name=name, seed=flags.seed)
         for vocabulary in flags.pieces:
             yield pieces(text, vocabulary=vocabulary, name=name, seed=flags.seed)
 
 
-def open_codes(directory: str, *, split_bits: int | None, most_images: int | None) -> Any:
+def open_codes(
+    directory: str,
+    *,
+    split_bits: int | None,
+    most_images: int | None,
+    show: Callable[[str], None],
+) -> Any:
     """A folder of codes that can be counted; LabError for continuous ones, or an uneven split."""
     from lab.core.codes import CodeKind, check_split
     from lab.data.code_manifest import read_manifest
@@ -175,7 +194,9 @@ def open_codes(directory: str, *, split_bits: int | None, most_images: int | Non
     if split_bits is not None and what.alphabet.kind is CodeKind.BITS:
         check_split(what.alphabet.size, split_bits)
     check_memory(what, most_images, name=directory)
-    return CodeShards(directory)
+    return CodeShards(
+        directory, progress=lambda done, total: show(f"reading image {done} of {total}")
+    )
 
 
 def check_memory(what: "CodeSet", most_images: int | None, *, name: str) -> None:
@@ -196,16 +217,20 @@ def token_bytes(what: "CodeSet") -> int:
     return 80 + 3 * math.prod(what.view_shape[2:])
 
 
-def read_codes(shards: Any, *, name: str, most_images: int | None, seed: int) -> "TokenGrids":
+def read_codes(
+    shards: Any, *, name: str, most_images: int | None, seed: int, show: Callable[[str], None]
+) -> "TokenGrids":
     """All views of all images of a folder, or of some that the seed chooses."""
     import numpy as np
 
     from lab.metrics.grids import grids_of_codes
 
     chosen = np.sort(np.random.default_rng(seed).permutation(len(shards))[:most_images])
-    chunks = np.array_split(chosen, 1 + len(chosen) // CHUNK_IMAGES)
-    views = range(shards.views)
-    codes = [np.stack([shards.rows(c, v).codes for v in views], axis=1) for c in chunks if len(c)]
+    codes, done = [], 0
+    for part in np.array_split(chosen, -(-len(chosen) // CHUNK_IMAGES)):
+        show(f"unpacking image {done} of {len(chosen)}")
+        codes.append(np.stack([shards.rows(part, v).codes for v in range(shards.views)], axis=1))
+        done += len(part)
     return grids_of_codes(np.concatenate(codes), shards.what.alphabet, name=name, seed=seed)
 
 

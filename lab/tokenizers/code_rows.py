@@ -6,6 +6,7 @@ import numpy as np
 
 from lab.core.errors import LabError
 from lab.data.code_format import Codes
+from lab.data.progress import Progress, silent
 from lab.data.tokens import LIMIT_BYTES, ImageRows, Indices, Rows, TokenTable, ViewedRows
 from lab.tokenizers.latents import LatentTokenizer
 from lab.tokenizers.trained import SplitTokenizer
@@ -75,21 +76,23 @@ def open_code_rows(
     examples: int,
     augmentation: str,
     limit_bytes: int = LIMIT_BYTES,
+    progress: Progress = silent,
 ) -> ImageRows:
     """Rows of a folder of codes: tokens in memory where they fit the limit, else made as read.
 
-    Bits are then unpacked once and not for each batch.
+    Bits are then unpacked once and not for each batch. `progress` counts images, of each view.
     """
     rows = CodeRows(shards, tokenizer, examples=examples, augmentation=augmentation)
     first = rows.rows([0])
     if (first.tokens.nbytes + first.labels.nbytes) * len(rows) * rows.views > limit_bytes:
         return rows
-    tables = [_table(rows, view) for view in range(rows.views)]
+    tables = [_table(rows, view, progress) for view in range(rows.views)]
     return tables[0] if len(tables) == 1 else ViewedRows(tables)
 
 
-def _table(rows: CodeRows, view: int) -> TokenTable:
+def _table(rows: CodeRows, view: int, progress: Progress) -> TokenTable:
     """All rows of a view, written where they stay: no second copy of a large table is made."""
+    images = rows.views * len(rows)
     tokens, labels = None, np.empty(len(rows), np.int32)
     for first in range(0, len(rows), CHUNK):
         part = np.arange(first, min(first + CHUNK, len(rows)))
@@ -97,5 +100,6 @@ def _table(rows: CodeRows, view: int) -> TokenTable:
         if tokens is None:
             tokens = np.empty((len(rows), found.tokens.shape[1]), found.tokens.dtype)
         tokens[part], labels[part] = found.tokens, found.labels
+        progress(view * len(rows) + int(part[-1]) + 1, images)
     assert tokens is not None  # a folder of codes holds at least one image
     return TokenTable(Rows(tokens, labels))

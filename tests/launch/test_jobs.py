@@ -43,7 +43,7 @@ def coded(directory, *, identity, data="eurosat/rgb/1.0.0", of="train", views="n
     write(directory, Codes(bits, split(9, seed=1).rows.labels), plan(what))
 
 
-def made(folder, codes="", **overrides):
+def made(folder, codes="", watch=lambda preparing: None, **overrides):
     """The job of a generator on the tokenizer of a run directory."""
     run = config(
         "s1",
@@ -60,7 +60,7 @@ def made(folder, codes="", **overrides):
         },
     )
     layout = make_layout("ddp", LAYOUTS, jax.devices()[:1])
-    return jobs.generator_job(run, layout, lambda preparing: None)
+    return jobs.generator_job(run, layout, watch)
 
 
 def test_a_generator_on_codes_has_their_sizes(folder, tmp_path):
@@ -76,6 +76,19 @@ def test_a_generator_on_codes_has_their_sizes(folder, tmp_path):
         made(folder, tmp_path, **{"model.subcodes": 4})
     with pytest.raises(LabError, match="10 examples are not there"):
         made(folder, tmp_path, **{"data.train_examples": 10})
+
+
+def test_whoever_waits_is_told_of_codes_and_of_tokens_of_each_split(folder, tmp_path):
+    for name in ("train", "validation"):
+        coded(tmp_path / name, identity=jobs.opened(str(folder)).identity, of=name)
+    told = []
+    made(folder, tmp_path, watch=told.append)
+    assert {preparing.what: (preparing.done, preparing.total) for preparing in told} == {
+        "train codes": (9, 9),
+        "train codes to tokens": (9, 9),
+        "validation codes": (9, 9),
+        "validation codes to tokens": (5, 5),
+    }
 
 
 @pytest.mark.parametrize(

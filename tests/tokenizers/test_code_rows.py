@@ -39,6 +39,19 @@ def test_a_table_holds_every_view_of_every_image():
     assert len(rows) == IMAGES and rows.views == 2
 
 
+def test_the_images_of_every_view_are_counted_as_they_are_made():
+    told = []
+    open_code_rows(
+        Folder(),
+        Tokenizer(),
+        examples=CHUNK + 1,
+        augmentation="flip",
+        progress=lambda done, total: told.append((done, total)),
+    )
+    counted = (CHUNK, CHUNK + 1, 2 * CHUNK + 1, 2 * CHUNK + 2)
+    assert told == [(done, 2 * CHUNK + 2) for done in counted]
+
+
 def test_a_table_is_in_memory_once_while_it_is_made():
     tracemalloc.start()
     table = open_code_rows(Folder(), Tokenizer(), examples=0, augmentation="none")
