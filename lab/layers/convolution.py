@@ -9,10 +9,10 @@ from flax import nnx
 
 from lab.core.errors import LabError
 from lab.core.scopes import ATTENTION, CONVOLUTION, LAYERS, NORM
+from lab.layers.branched_convolution import Padding, convolve
 from lab.layers.parameters import channel_vector, kernel_and_bias
 
 EPSILON = 1e-6  # of the group normalisation
-Padding = tuple[tuple[int, int], tuple[int, int]]  # zeros before and after rows, and columns
 
 
 class Conv(nnx.Module):
@@ -37,14 +37,8 @@ class Conv(nnx.Module):
 
     @jax.named_scope(CONVOLUTION)
     def __call__(self, x_BHWC: jax.Array) -> jax.Array:
-        y_BHWC = jax.lax.conv_general_dilated(
-            x_BHWC,
-            self.weight[...].astype(x_BHWC.dtype),
-            window_strides=(self.stride, self.stride),
-            padding=self.padding,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            precision=self.precision,
-        )
+        kernel = self.weight[...].astype(x_BHWC.dtype)
+        y_BHWC = convolve(x_BHWC, kernel, self.stride, self.padding, self.precision)
         return y_BHWC + _channels(self.bias).astype(x_BHWC.dtype)
 
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from lab.core.scopes import CONVOLUTION, LOSS
-from lab.tokenizers.branched_convolution import kernel_gradient
+from lab.layers.branched_convolution import kernel_gradient
 
 EPSILON = 1e-4  # added to the adversarial norm, as published
 

@@ -11,8 +11,8 @@ from flax import nnx
 
 from lab.core.errors import LabError
 from lab.core.scopes import CONVOLUTION, DISCRIMINATOR, NORM
+from lab.layers.branched_convolution import convolve
 from lab.layers.parameters import KERNEL_AXES, Role, channel_vector
-from lab.tokenizers.branched_convolution import convolve
 
 SIDE = 4  # of every kernel
 STD = 0.02  # of every initial weight

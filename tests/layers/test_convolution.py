@@ -79,10 +79,11 @@ def test_against_loops(name):
 def test_gradient_against_differences_of_the_loops(name):
     """Along a direction of the input, and along one of the parameters."""
     make, of = LAYERS[name]
-    layer, x = reference.filled(make), image(8, side=4)
+    layer, x = reference.filled(make), image(8, side=6)
     cotangent = image(of(reference.f64(x), layer).size, side=3, seed=2)[0, 0, 0]
+    assert cotangent.size
     step = reference.filled(make, seed=3)
-    step_x = reference.f64(image(8, side=4, seed=4))
+    step_x = reference.f64(image(8, side=6, seed=4))
 
     def scalar(layer, x):
         return jnp.vdot(layer(x).reshape(-1), cotangent)

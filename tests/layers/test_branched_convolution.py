@@ -1,4 +1,4 @@
-"""Convolutions of a branch against JAX's own gradients, and the form that they compile to."""
+"""Convolutions of branches and loops against JAX's own gradients, and the form they compile to."""
 
 import re
 
@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lab.layers.branched_convolution import CANONICAL, convolve, kernel_gradient
+from lab.layers.convolution import Conv, Downsample, ResidualBlock, Upsample
 from lab.tokenizers.adversarial import hinge_discriminator, last_layer_gradients
-from lab.tokenizers.branched_convolution import CANONICAL, convolve, kernel_gradient
 from lab.tokenizers.discriminator import Discriminator
 
 SHAPES = {  # images, kernel, stride, padding
@@ -86,6 +87,32 @@ def test_a_discriminators_update_compiles_to_fast_convolutions_in_a_branch():
         return jax.grad(lambda c, x: hinge_discriminator(c(x), c(-x)), (0, 1))(critic, images)
 
     found = forms(update, critic, images)
+    assert len(found) >= 12 and set(found) == {"b01f_01io->b01f"}
+
+
+def test_several_updates_in_one_loop_compile_to_fast_convolutions():
+    keys = jax.random.split(jax.random.key(0), 4)
+    sizes = {"inputs": 4, "outputs": 8}
+    network = [
+        Conv(keys[0], inputs=3, outputs=4, precision=jax.lax.Precision.HIGHEST),
+        Downsample(keys[1], channels=4),
+        ResidualBlock(keys[2], **sizes, groups=2),
+        Upsample(keys[3], channels=8),
+    ]
+
+    def loss(network, images):
+        for layer in network:
+            images = layer(images)
+        return jnp.sum(images**2)
+
+    def update(network):
+        gradients = jax.grad(loss)(network, jnp.ones((2, 8, 8, 3)))
+        return jax.tree.map(lambda p, g: p - g, network, gradients)
+
+    loop = jax.jit(lambda n, network: jax.lax.fori_loop(0, n, lambda _, x: update(x), network))
+    text = loop.lower(3, network).compile().as_text()
+    assert text.count(" while(") == 1
+    found = re.findall(r" convolution\(.*dim_labels=(\S+?),? ", text)
     assert len(found) >= 12 and set(found) == {"b01f_01io->b01f"}
 
 
