@@ -29,7 +29,7 @@ test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: setup
-	$(BIN)/python -m pytest -m slow
+	TESTS_COMPILE_AS_USERS_DO=1 $(BIN)/python -m pytest -m slow
 
 check: setup
 	$(BIN)/ruff check .

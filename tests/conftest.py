@@ -1,16 +1,28 @@
 """Strict settings for all tests: eight virtual devices; compiled programs shared by a session."""
 
+import importlib.metadata
 import os
+import shutil
 
 import pytest
 
+from tests.compiling import COMPILED_AS_USERS_DO
+
+SHARED_MEMORY, ROOM_BYTES = "/dev/shm", 8 * 2**30
+# Matrices of the fits are small: threads of BLAS wait for each other, at four times the time.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy is imported
+if os.path.isdir(SHARED_MEMORY) and shutil.disk_usage(SHARED_MEMORY).free > ROOM_BYTES:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", SHARED_MEMORY)  # where a sync costs nothing
 os.environ["JAX_PLATFORMS"] = os.environ.get("JAX_PLATFORMS", "cpu")
-# Compiling is most of what tests do: at LLVM's level 1 it takes two thirds of the time.
-FLAGS = (
-    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=1 "
-    "--xla_cpu_enable_concurrency_optimized_scheduler=false"  # see lab/launch/devices.py
-)
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}".strip()
+FLAGS = [
+    "--xla_force_host_platform_device_count=8",
+    "--xla_cpu_enable_concurrency_optimized_scheduler=false",  # see lab/launch/devices.py
+]
+if not COMPILED_AS_USERS_DO:
+    FLAGS.append("--xla_backend_optimization_level=0")
+    if importlib.metadata.version("jaxlib").startswith("0.10."):
+        FLAGS.append("--xla_cpu_use_fusion_emitters=false")
+os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS]).strip()
 
 
 @pytest.fixture(scope="session", autouse=True)

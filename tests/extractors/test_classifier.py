@@ -1,5 +1,7 @@
 """The two classifiers: shapes, what they compute against float64 NumPy, their counts."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,8 +31,14 @@ SPECS = {
 }  # fmt: skip
 
 
+@functools.cache
 def made(kind, **running):
-    return builder(SPECS[kind], Running(**running), LEVELS)(jax.random.key(0))
+    return jax.jit(builder(SPECS[kind], Running(**running), LEVELS))(jax.random.key(0))
+
+
+@jax.jit
+def features_of(model, x):
+    return model.features(x)
 
 
 def images(count=4):
@@ -41,25 +49,27 @@ def images(count=4):
 def test_features_and_logits(kind, features):
     model = made(kind)
     assert SPECS[kind].features == features
-    found = jax.jit(lambda m, x: m.features(x))(model, images())
+    found = features_of(model, images())
     assert found.shape == (4, features) and found.dtype == jnp.float32
     assert np.asarray(found).std(axis=0).min() > 1e-4  # images differ in every feature
-    np.testing.assert_array_equal(model.logits(found), np.zeros((4, 5)))  # the head starts at zero
+    logits = jax.jit(lambda m, x: m.logits(x))(model, found)
+    np.testing.assert_array_equal(logits, np.zeros((4, 5)))  # the head starts at zero
 
 
 @pytest.mark.parametrize("kind", SPECS)
 def test_an_image_is_alone_in_its_batch(kind):
-    features = jax.jit(lambda m, x: m.features(x))
-    whole, one = features(made(kind), images()), features(made(kind), images()[2:3])
-    np.testing.assert_allclose(whole[2:3], one, rtol=1e-5, atol=1e-6)
+    """Neither the images beside it count nor its place."""
+    other = 255 - images()
+    other[0] = images()[2]
+    whole, alone = (features_of(made(kind), x) for x in (images(), other))
+    np.testing.assert_allclose(whole[2], alone[0], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", SPECS)
 def test_bfloat16_stays_near(kind):
     one, other = made(kind), made(kind, compute_dtype="bfloat16")
-    exact = np.asarray(one.features(images()))
-    near = np.asarray(other.features(images()))
+    exact, near = (np.asarray(features_of(model, images())) for model in (one, other))
     assert near.dtype == np.float32
     assert 0 < np.abs(near - exact).max() < 0.1 * np.abs(exact).max()
 
@@ -94,7 +104,7 @@ def test_patches_are_the_squares_of_an_image_in_raster_order():
 def test_one_patch_block_against_float64():
     """x + attention(norm(x)), then x + mlp(norm(x)), one head at a time."""
     trunk = made("patch").trunk
-    block = jax.tree.map(lambda leaf: leaf[1], trunk.layers)
+    block = jax.tree.map(lambda leaf: np.asarray(leaf)[1], trunk.layers)
     x = np.random.default_rng(2).normal(size=(1, 6, 8))
 
     def value(param):
@@ -119,7 +129,8 @@ def test_one_patch_block_against_float64():
     hidden = affine(block.mlp.up, norm(block.second_norm, y))
     tanh = np.tanh(np.sqrt(2 / np.pi) * (hidden + 0.044715 * hidden**3))
     wanted = y + affine(block.mlp.down, 0.5 * hidden * (1 + tanh))
-    np.testing.assert_allclose(block(jnp.float32(x)), wanted, rtol=1e-4, atol=1e-5)
+    found = jax.jit(lambda block, x: block(x))(block, jnp.float32(x))
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", SPECS)

@@ -50,6 +50,11 @@ def narrowed(monkeypatch):
     return port_state(layers, features=2048 // NARROW)
 
 
+@jax.jit
+def features_of(weights, images):
+    return pooled_features(weights, images)
+
+
 def saved(tmp_path, state):
     path = tmp_path / "inception.safetensors"
     save_file(state, path)
@@ -60,18 +65,21 @@ def test_features_are_those_of_the_reference(tmp_path, narrowed):
     """The whole wiring: 94 layers, zeros, strides, pooling, the order of branches, the folding."""
     made = inception.open_inception(saved(tmp_path, narrowed))
     images = np.random.default_rng(1).uniform(-1, 1, (2, 107, 107, 3)).astype(np.float32)
-    ours = jax.jit(pooled_features)(made.weights, images)
+    ours = features_of(made.weights, images)
     wanted = Network(narrowed)(images.transpose(0, 3, 1, 2).astype(np.float64))
     assert ours.shape == (2, 128) and wanted.std() > 0.01
     np.testing.assert_allclose(ours, wanted, rtol=2e-4, atol=2e-4 * np.abs(wanted).max())
 
 
-def test_the_extractor_resizes_scales_and_leaves_the_last_bias_out(tmp_path, narrowed):
+def test_the_extractor_resizes_scales_and_leaves_the_last_bias_out(tmp_path, narrowed, monkeypatch):
+    """Of images of the side that it resizes to; that side is 299."""
+    assert inception.SIDE == 299
+    monkeypatch.setattr(inception, "SIDE", 107)  # the features of the other test, compiled once
     made = inception.open_inception(saved(tmp_path, narrowed))
-    grey = np.random.default_rng(2).integers(0, 256, (1, 299, 299, 1)).astype(np.uint8)
+    grey = np.random.default_rng(2).integers(0, 256, (2, 107, 107, 1)).astype(np.uint8)
     found = jax.jit(lambda extractor, images: extractor(images))(made, grey)
     images = np.repeat(grey, 3, axis=3).astype(np.float32) / 127.5 - 1
-    features = jax.jit(pooled_features)(made.weights, images)
+    features = features_of(made.weights, images)
     np.testing.assert_allclose(found.features_BF, features, rtol=1e-4, atol=1e-5)
     logits = np.asarray(features, np.float64) @ narrowed["fc.weight"].T.astype(np.float64)
     wanted = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))

@@ -16,7 +16,11 @@ from lab.launch.runner import write_config
 from tests.train.classifier_jobs import job
 from tests.train.jobs import record, train
 
-SHORT = {"train.duration": "4 steps", "train.evaluate_every_steps": 0}
+SHORT = {
+    "train.duration": "4 steps",
+    "train.evaluate_every_steps": 0,
+    "classifier.depth": 1,
+}
 AVERAGED = {"optimizer.ema_decay": 0.9}
 
 
@@ -39,19 +43,29 @@ def averaged(tmp_path_factory):
     return made, open_extractor(str(made.directory))
 
 
+@jax.jit
+def seen(extractor, images):
+    return extractor(images)
+
+
+@jax.jit
+def features_of(params, images):
+    return params.features(images)
+
+
 def test_features_and_probabilities_are_those_of_the_average(averaged):
     made, extractor = averaged
-    params = state_of(made)["ema"]
+    state = state_of(made)
+    params = state["ema"]
     images = made.images.validation.rows.tokens[:5].reshape(-1, *made.shape)
-    found = jax.jit(lambda e, x: e(x))(extractor, images)
-    features = params.features(images)
+    found, features = seen(extractor, images), features_of(params, images)
     assert found.features_BF.shape == (5, extractor.features) == (5, 16)
     assert found.features_BF.dtype == found.log_probabilities_BK.dtype == jnp.float32
     np.testing.assert_allclose(found.features_BF, features, rtol=1e-4, atol=1e-5)
     logits = np.asarray(params.logits(features), np.float64)
     wanted = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     np.testing.assert_allclose(found.log_probabilities_BK, wanted, rtol=1e-4, atol=1e-5)
-    raw = state_of(made)["params"].features(images)
+    raw = features_of(state["params"], images)
     assert np.abs(np.asarray(raw) - found.features_BF).max() > 1e-4  # else the test sees nothing
 
 
@@ -76,9 +90,9 @@ def test_products_are_in_full_precision(averaged):
 def test_images_of_any_side_and_grey_ones_are_taken(averaged):
     _, extractor = averaged
     small = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1)).astype(np.uint8)
-    found = extractor(small)
+    found = seen(extractor, small)
     assert np.isfinite(found.features_BF).all()
-    repeated = extractor(np.repeat(small, 3, axis=3))
+    repeated = seen(extractor, np.repeat(small, 3, axis=3))
     np.testing.assert_array_equal(found.features_BF, repeated.features_BF)
 
 
@@ -116,9 +130,8 @@ def test_patches_open_too(tmp_path):
     images = made.images.validation.rows.tokens[:3].reshape(-1, *made.shape)
     extractor = open_classifier(made.directory)
     assert extractor.about["weights"] == "raw"
-    features = jax.jit(lambda m, x: m.features(x))
-    found = jax.jit(lambda e, x: e(x))(extractor, images)
-    wanted = features(state_of(made)["params"], images)
+    found = seen(extractor, images)
+    wanted = features_of(state_of(made)["params"], images)
     np.testing.assert_allclose(found.features_BF, wanted, rtol=1e-4, atol=1e-5)
 
 

@@ -53,7 +53,7 @@ def test_last_layer_gradients_are_those_through_everything(side):
     inner = jax.random.normal(next(keys), (3, 5))
     weight = 0.3 * jax.random.normal(next(keys), (side, side, 5, 3))
     bias = 0.1 * jax.random.normal(next(keys), (3,))
-    judge = Discriminator(next(keys), width=4, layers=2)
+    judge = jax.jit(lambda key: Discriminator(key, width=4, layers=2))(next(keys))
 
     def out(features, weight):
         dimensions = ("NHWC", "HWIO", "NHWC")
@@ -68,12 +68,18 @@ def test_last_layer_gradients_are_those_through_everything(side):
     def adversarial(made):
         return hinge_generator(judge(made))
 
-    features = jax.nn.silu(images @ inner)
-    made = out(features, weight)
-    cotangents = (jax.grad(reconstruction)(made), jax.grad(adversarial)(made))
-    got = last_layer_gradients(features, cotangents, kernel=(side, side))
-    for loss, gradient in zip((reconstruction, adversarial), got, strict=True):
-        want = jax.grad(lambda w, loss=loss: loss(out(jax.nn.silu(images @ inner), w)))(weight)
+    @jax.jit
+    def found_and_wanted():
+        features = jax.nn.silu(images @ inner)
+        made = out(features, weight)
+        cotangents = (jax.grad(reconstruction)(made), jax.grad(adversarial)(made))
+        got = last_layer_gradients(features, cotangents, kernel=(side, side))
+        through = [lambda w, loss=loss: loss(out(features, w)) for loss in losses]
+        return got, [jax.grad(loss)(weight) for loss in through]
+
+    losses = (reconstruction, adversarial)
+    got, wanted = found_and_wanted()
+    for gradient, want in zip(got, wanted, strict=True):
         assert gradient.shape == weight.shape
         np.testing.assert_allclose(gradient, want, rtol=1e-4, atol=1e-6 * np.abs(want).max())
     norms = [np.linalg.norm(g) for g in got]

@@ -1,5 +1,7 @@
 """The patch discriminator against its published size and a float64 implementation."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +15,16 @@ from lab.tokenizers.discriminator import Discriminator, discriminator_parameters
 
 def f64(x):
     return np.asarray(x, np.float64)
+
+
+@functools.partial(jax.jit, static_argnames=("width", "layers"))
+def discriminator(seed, *, width, layers=3):
+    return Discriminator(jax.random.key(seed), width=width, layers=layers)
+
+
+@jax.jit
+def judge(module, images):
+    return module(images)
 
 
 def parameters(module):
@@ -75,18 +87,19 @@ def reference(module, images):
 
 @pytest.mark.parametrize("layers, size", [(1, (9, 12)), (2, (20, 16)), (3, (32, 32))])
 def test_against_float64(layers, size):
-    module = Discriminator(jax.random.key(0), width=4, layers=layers)
-    for seed, leaf in enumerate(parameters(module)):  # biases that show
-        leaf[...] = leaf[...] + 0.1 * jax.random.normal(jax.random.key(seed), leaf.shape)
-    images = np.random.default_rng(0).uniform(-1, 1, (2, *size, 3))
-    got = module(jnp.asarray(images, jnp.float32))
+    module = discriminator(0, width=4, layers=layers)
+    rng = np.random.default_rng(0)
+    for leaf in parameters(module):  # biases that show
+        leaf[...] = leaf[...] + np.float32(0.1 * rng.normal(size=leaf.shape))
+    images = rng.uniform(-1, 1, (2, *size, 3))
+    got = judge(module, jnp.asarray(images, jnp.float32))
     want = reference(module, images)
     assert got.shape == (2, *(patches(side, layers=layers) for side in size))
     np.testing.assert_allclose(got, want, rtol=2e-4, atol=2e-4)
 
 
 def test_initial_values():
-    module = Discriminator(jax.random.key(3), width=32)
+    module = discriminator(3, width=32)
     deep = module.stages[-1]
     assert abs(float(deep.conv.weight[...].std()) - 0.02) < 0.0002
     assert abs(float(deep.norm.scale[...].mean()) - 1) < 0.005
@@ -106,28 +119,28 @@ def test_published_grid_of_patches():
 def test_too_small_an_image():
     images = jnp.zeros((1, 16, 24, 3))
     with pytest.raises(LabError, match=r"16 x 24 .* 3 layers: both sides must be 24 or more"):
-        Discriminator(jax.random.key(0), width=2)(images)
+        judge(discriminator(0, width=2), images)
     edge = jnp.zeros((1, 24, 24, 3))
-    assert Discriminator(jax.random.key(0), width=2)(edge).shape == (1, 1, 1)
+    assert judge(discriminator(0, width=2), edge).shape == (1, 1, 1)
 
 
 def test_half_precision_stays_close():
-    module = Discriminator(jax.random.key(0), width=8, layers=2)
+    module = discriminator(0, width=8, layers=2)
     images = jax.random.uniform(jax.random.key(1), (2, 32, 32, 3), minval=-1)
-    half = module(images.astype(jnp.bfloat16))
+    half = judge(module, images.astype(jnp.bfloat16))
     assert half.dtype == jnp.bfloat16
-    np.testing.assert_allclose(f64(half), f64(module(images)), atol=0.05)
+    np.testing.assert_allclose(f64(half), f64(judge(module, images)), atol=0.05)
 
 
 def test_statistics_are_those_of_the_global_batch():
     """On 8 devices with an image each, as on one."""
-    module = Discriminator(jax.random.key(0), width=4, layers=2)
+    module = discriminator(0, width=4, layers=2)
     images = jax.random.uniform(jax.random.key(1), (8, 16, 16, 3), minval=-1)
     images = images * jnp.arange(1, 9).reshape(8, 1, 1, 1) / 8  # no two batches alike
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     rows = jax.NamedSharding(mesh, jax.P("data"))
-    spread = jax.jit(lambda m, x: m(x))(module, jax.device_put(images, rows))
+    spread = judge(module, jax.device_put(images, rows))
     assert len(spread.devices()) == 8
-    np.testing.assert_allclose(spread, module(images), rtol=1e-4, atol=1e-5)
-    alone = jnp.concatenate([module(image[None]) for image in images])
+    np.testing.assert_allclose(spread, judge(module, images), rtol=1e-4, atol=1e-5)
+    alone = jnp.concatenate([judge(module, image[None]) for image in images])
     assert not np.allclose(alone, spread, atol=1e-3)

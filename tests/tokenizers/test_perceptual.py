@@ -1,5 +1,6 @@
 """The perceptual distance against a float64 implementation with SciPy."""
 
+import dataclasses
 import hashlib
 
 import jax
@@ -41,6 +42,18 @@ def path(weights, tmp_path_factory):
 @pytest.fixture(scope="module")
 def distance(path):
     return load_perceptual(path)
+
+
+@jax.jit
+def measured(distance, images, others):
+    return distance(images, others)
+
+
+@jax.jit
+def slopes(distance, images, others):
+    """The sum of the distances, and its gradients for the weights and the other images."""
+    total = lambda distance, others: distance(images, others).sum()  # noqa: E731
+    return jax.value_and_grad(total, argnums=(0, 1))(distance, others)
 
 
 def image_pair(size=(32, 32), count=2):
@@ -85,13 +98,13 @@ def test_against_float64(weights, distance, size):
     images, others = image_pair(size)
     want = [reference(weights, a, b) for a, b in zip(images, others, strict=True)]
     assert min(want) > 0.01
-    got = distance(jnp.asarray(images, jnp.float32), jnp.asarray(others, jnp.float32))
+    got = measured(distance, jnp.float32(images), jnp.float32(others))
     np.testing.assert_allclose(got, want, rtol=2e-4)
 
 
 def test_every_stage_counts(weights, tmp_path):
     """With the linear weights of one stage alone, the distance is that stage's and not 0."""
-    images, others = image_pair(count=1)
+    images, others = image_pair((16, 16), count=1)
     for stage in range(5):
         alone = {
             name: value * (name == f"lin{stage}.weight") if name.startswith("lin") else value
@@ -100,23 +113,24 @@ def test_every_stage_counts(weights, tmp_path):
         save_file(alone, tmp_path / "alone.safetensors")
         want = reference(alone, images[0], others[0])
         assert want > 1e-4
-        got = load_perceptual(tmp_path / "alone.safetensors")(
-            jnp.asarray(images), jnp.asarray(others)
-        )
+        loaded = load_perceptual(tmp_path / "alone.safetensors")
+        loaded = dataclasses.replace(loaded, identity="")  # one program for all five
+        got = measured(loaded, jnp.float32(images), jnp.float32(others))
         np.testing.assert_allclose(got, [want], rtol=1e-3)
 
 
 def test_zero_of_equals_and_symmetric(distance):
     images, others = (jnp.asarray(x, jnp.float32) for x in image_pair())
-    assert np.all(distance(images, images) == 0)
-    np.testing.assert_allclose(distance(images, others), distance(others, images), rtol=1e-5)
+    assert np.all(measured(distance, images, images) == 0)
+    forth, back = measured(distance, images, others), measured(distance, others, images)
+    np.testing.assert_allclose(forth, back, rtol=1e-5)
 
 
 def test_gradient_by_finite_differences(weights, distance):
     """Along random directions, with the differences in float64 from the reference."""
     images, others = image_pair((16, 16), count=1)
     x, y = jnp.asarray(images, jnp.float32), jnp.asarray(others, jnp.float32)
-    gradient = np.asarray(jax.jit(jax.grad(lambda z: distance(x, z)[0]))(y), np.float64)
+    gradient = np.asarray(slopes(distance, x, y)[1][1], np.float64)
     rng, step = np.random.default_rng(2), 1e-6
     for _ in range(3):
         way = rng.normal(size=images.shape)
@@ -127,12 +141,8 @@ def test_gradient_by_finite_differences(weights, distance):
 
 
 def test_weights_are_frozen(distance):
-    images, others = (jnp.asarray(x, jnp.float32) for x in image_pair(count=1))
-
-    def of(distance, others):
-        return distance(images, others).sum()
-
-    weights, pixels = jax.jit(jax.grad(of, argnums=(0, 1)))(distance, others)
+    images, others = (jnp.asarray(x, jnp.float32) for x in image_pair((16, 16), count=1))
+    _, (weights, pixels) = slopes(distance, images, others)
     assert all(np.all(leaf == 0) for leaf in jax.tree.leaves(weights))
     assert len(jax.tree.leaves(weights)) == 31 and np.any(pixels != 0)
 
@@ -141,17 +151,15 @@ def test_weights_are_frozen(distance):
 def test_faint_features_give_no_nan(distance, level):
     """All channels dead, and alive with a norm of which the square is 0 in float32."""
     faint = jax.tree.map(lambda x: jnp.full_like(x, level if x.ndim == 1 else 0.0), distance)
-    images, others = (jnp.asarray(x, jnp.float32) for x in image_pair(count=1))
-    value, gradient = jax.jit(jax.value_and_grad(lambda y: faint(images, y).sum()))(others)
+    images, others = (jnp.asarray(x, jnp.float32) for x in image_pair((16, 16), count=1))
+    value, (_, gradient) = slopes(faint, images, others)
     assert value == 0 and np.all(np.asarray(gradient) == 0)
 
 
 def test_jits_as_an_argument_and_as_a_constant(distance):
     images, others = (jnp.asarray(x, jnp.float32) for x in image_pair())
-    want = distance(images, others)
-    by_argument = jax.jit(lambda d, a, b: d(a, b))(distance, images, others)
-    np.testing.assert_allclose(by_argument, want, rtol=1e-5)
-    np.testing.assert_allclose(jax.jit(distance)(images, others), want, rtol=1e-5)
+    by_argument = measured(distance, images, others)
+    np.testing.assert_allclose(jax.jit(distance)(images, others), by_argument, rtol=1e-5)
 
 
 def test_published_size(tmp_path):
@@ -172,7 +180,7 @@ def test_published_size(tmp_path):
     assert sum(leaf.size for leaf in leaves) == 14_714_688 + 1_472
     assert {leaf.dtype for leaf in leaves} == {jnp.dtype(jnp.float32)}
     images, others = image_pair((16, 16), count=1)
-    got = distance(jnp.asarray(images, jnp.float32), jnp.asarray(others, jnp.float32))
+    got = measured(distance, jnp.float32(images), jnp.float32(others))
     np.testing.assert_allclose(got, [reference(made, images[0], others[0])], rtol=1e-4)
 
 

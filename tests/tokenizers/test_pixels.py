@@ -1,6 +1,7 @@
 """The pixels tokenizer against loops over rational numbers."""
 
 from fractions import Fraction
+from math import ceil
 
 import numpy as np
 import pytest
@@ -16,8 +17,8 @@ def area_mean(plane, resolution):
     out = [[Fraction(0)] * resolution for _ in range(resolution)]
     for r in range(resolution):
         for c in range(resolution):
-            for i in range(side):
-                for j in range(side):
+            for i in range(int(r * step), ceil((r + 1) * step)):
+                for j in range(int(c * step), ceil((c + 1) * step)):
                     height = min((r + 1) * step, i + 1) - max(r * step, i)
                     width = min((c + 1) * step, j + 1) - max(c * step, j)
                     if height > 0 and width > 0:

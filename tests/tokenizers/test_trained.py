@@ -17,7 +17,12 @@ from lab.tokenizers.trained import SplitTokenizer, open_tokenizer
 from tests.train.jobs import train
 from tests.train.tokenizer_jobs import job, split
 
-SHORT = {"train.duration": "6 steps", "train.evaluate_every_steps": 0}
+SHORT = {
+    "train.duration": "6 steps",
+    "train.evaluate_every_steps": 0,
+    "autoencoder.residual_blocks": 1,
+    "autoencoder.decoder_blocks": 1,
+}
 IMAGES = split(70, seed=5).rows.tokens.reshape(-1, 16, 16, 3)  # 70: no multiple of a batch
 
 
@@ -33,21 +38,42 @@ def finished(tmp_path_factory):
     return made
 
 
+@pytest.fixture(scope="module")
+def opened(finished):
+    """The tokenizers of the jobs, on one device; what they compile is compiled once."""
+    return {kind: open_tokenizer(made.directory) for kind, made in finished.items()}
+
+
+@jax.jit
+def encode(model, images):
+    return model.encode(images, None)
+
+
+@jax.jit
+def decode(model, codes):
+    return to_levels(model.decode(codes))
+
+
+@jax.jit
+def probabilities(model, images):
+    return model.bottleneck.probabilities(model._hidden(images))
+
+
 @pytest.mark.parametrize("kind", ["vq", "binary", "kl"])
-def test_codes_and_images_are_those_of_the_final_parameters(finished, kind):
+def test_codes_and_images_are_those_of_the_final_parameters(finished, opened, kind):
     made = finished[kind]
     with Store(made.directory / "checkpoints", writable=False) as store:
         state = store.restore(made.abstract_state).tree
     params = state["ema"] if kind == "vq" else state["params"]
     images = in_unit_range(IMAGES)
-    tokenizer = open_tokenizer(made.directory)
+    tokenizer = opened[kind]
     codes = tokenizer.encode_frames(IMAGES)
-    want = np.asarray(params.encode(images, None))
+    want = np.asarray(encode(params, images))
     differ = np.abs(codes.astype(np.float64) - want) > 1e-4  # other batches, other roundings
     assert differ.mean() < 0.002
     assert codes.dtype == tokenizer.alphabet.dtype and codes.shape[:3] == (70, 8, 8)
     seen = tokenizer.decode_codes(codes)
-    expected = np.asarray(to_levels(params.decode(np.asarray(codes).astype(want.dtype))))
+    expected = np.asarray(decode(params, np.asarray(codes).astype(want.dtype)))
     assert np.abs(seen.astype(int) - expected).max() <= 1
     assert tokenizer.weights == ("ema" if kind == "vq" else "raw")
     assert tokenizer.identity.split(":")[1:] == [
@@ -59,8 +85,8 @@ def test_codes_and_images_are_those_of_the_final_parameters(finished, kind):
 
 
 @pytest.mark.parametrize("kind", ["vq", "binary", "kl"])
-def test_codes_do_not_depend_on_devices_or_on_the_rest_of_the_batch(finished, kind):
-    alone = open_tokenizer(finished[kind].directory)
+def test_codes_do_not_depend_on_devices_or_on_the_rest_of_the_batch(finished, opened, kind):
+    alone = opened[kind]
     many = open_tokenizer(finished[kind].directory, devices=jax.devices())
     codes = alone.encode_frames(IMAGES)
     np.testing.assert_array_equal(codes, many.encode_frames(IMAGES))
@@ -69,8 +95,8 @@ def test_codes_do_not_depend_on_devices_or_on_the_rest_of_the_batch(finished, ki
 
 
 @pytest.mark.parametrize(("subcodes", "vocabulary"), [(1, 64), (2, 8), (3, 4), (6, 2)])
-def test_bits_fall_into_big_endian_sub_codes(finished, subcodes, vocabulary):
-    trained = open_tokenizer(finished["binary"].directory)
+def test_bits_fall_into_big_endian_sub_codes(opened, subcodes, vocabulary):
+    trained = opened["binary"]
     tokenizer = SplitTokenizer(trained, subcodes=subcodes)
     assert tokenizer.spec.vocabulary == vocabulary
     assert tokenizer.spec.tokens_per_image == 64 and tokenizer.spec.dims_per_image == 768
@@ -87,9 +113,8 @@ def test_bits_fall_into_big_endian_sub_codes(finished, subcodes, vocabulary):
     )
 
 
-def test_drawn_bits_have_their_probabilities_and_do_not_depend_on_devices(finished):
-    made = finished["binary"]
-    tokenizer = SplitTokenizer(open_tokenizer(made.directory), subcodes=6, sampled=True)
+def test_drawn_bits_have_their_probabilities_and_do_not_depend_on_devices(opened):
+    tokenizer = SplitTokenizer(opened["binary"], subcodes=6, sampled=True)
     image = IMAGES[:1].reshape(1, -1)
     frames = np.repeat(image, 64, axis=0)
     few, many = (
@@ -97,8 +122,7 @@ def test_drawn_bits_have_their_probabilities_and_do_not_depend_on_devices(finish
     )
     drawn = np.concatenate([np.asarray(few(frames, jax.random.key(k), 0)) for k in range(12)])
     params = tokenizer.trained.params
-    p = np.asarray(params.bottleneck.probabilities(params._hidden(in_unit_range(IMAGES[:1]))))
-    p = p.reshape(64, 6)
+    p = np.asarray(probabilities(params, in_unit_range(IMAGES[:1]))).reshape(64, 6)
     assert 0.02 < p.min() and p.max() < 0.98  # draws can tell
     share, count = drawn.mean(axis=0), len(drawn)
     z = (share - p) / np.sqrt(p * (1 - p) / count)
@@ -139,8 +163,8 @@ def test_what_is_no_trained_tokenizer_is_refused(finished, tmp_path):
         open_tokenizer(torn)
 
 
-def test_what_a_generator_cannot_have_is_refused(finished):
-    trained = {kind: open_tokenizer(made.directory) for kind, made in finished.items()}
+def test_what_a_generator_cannot_have_is_refused(opened):
+    trained = opened
     with pytest.raises(LabError, match="continuous"):
         SplitTokenizer(trained["kl"], subcodes=1)
     with pytest.raises(LabError, match="one code a position"):

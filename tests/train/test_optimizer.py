@@ -65,8 +65,16 @@ def test_update_against_adamw_in_float64():
     want = [np.asarray(p[...], np.float64) for p in flat]
     m = [np.zeros_like(w) for w in want]
     v = [np.zeros_like(w) for w in want]
+    gradient = jax.jit(jax.grad(training_loss))
+    numbers = opt.numbers_at(o, 0.01)
+
+    @jax.jit
+    def updated(model, grads, state):
+        updates, state = transform.update(grads, state, model)
+        return opt.apply_update(model, updates, numbers, optimizer=o, width=48), state
+
     for step in range(1, 4):
-        grads = jax.grad(training_loss)(model, batch, None)
+        grads = gradient(model, batch, None)
         g = [np.asarray(x, np.float64) for x in jax.tree.leaves(grads)]
         norm = math.sqrt(sum(float((x**2).sum()) for x in g))
         g = [x * min(1.0, 0.5 / norm) for x in g]
@@ -78,8 +86,7 @@ def test_update_against_adamw_in_float64():
             multiplier = 12 / 48 if role in ("hidden", "head") else 1.0
             decay = 0.0 if role == "scale" else 0.1
             want[i] = want[i] - 0.01 * (multiplier * hat + decay * want[i])
-        updates, state = transform.update(grads, state, model)
-        model = opt.apply_update(model, updates, opt.numbers_at(o, 0.01), optimizer=o, width=48)
+        model, state = updated(model, grads, state)
     for got, expected in zip(jax.tree.leaves(model), want, strict=True):
         np.testing.assert_allclose(got, expected, rtol=2e-4, atol=2e-6)
 
@@ -114,20 +121,31 @@ def coordinate_sizes(rule, width, depth=2):
         },
     )
     make = families.builder(run.model, CODES, families.Running(compute_dtype="float32"))
-    model = make(jax.random.key(0))
     tokens = jax.random.randint(jax.random.key(3), (16, 12, 1), 0, 8)
     batch = {"codes": tokens, "label": jnp.arange(16) % 2, "weight": jnp.ones(16)}
-    before = model.order.features(model, tokens, batch["label"], None)
     o = dataclasses.replace(run.optimizer, clip_norm=0.0)
-    transform = opt.direction(o)
+    transform, numbers = opt.direction(o), opt.numbers_at(o, 0.001)
+
+    def features(model):
+        return model.order.features(model, tokens, batch["label"], None)
+
+    @jax.jit
+    def updated(model, state):
+        gradient = jax.grad(training_loss)(model, batch, None)
+        updates, state = transform.update(gradient, state, model)
+        return opt.apply_update(model, updates, numbers, optimizer=o, width=width), state
+
+    @jax.jit
+    def sizes(first, last):
+        before, after = features(first), features(last)
+        return jnp.mean(jnp.abs(after - before)), jnp.std(last.head.logits(after))
+
+    first = model = jax.jit(make)(jax.random.key(0))
     state = transform.init(model)
-    gradient = jax.jit(jax.grad(training_loss))
     for _ in range(3):
-        updates, state = transform.update(gradient(model, batch, None), state, model)
-        model = opt.apply_update(model, updates, opt.numbers_at(o, 0.001), optimizer=o, width=width)
-    after = model.order.features(model, tokens, batch["label"], None)
-    logits = model.head.logits(after)
-    return float(jnp.mean(jnp.abs(after - before))), float(jnp.std(logits))
+        model, state = updated(model, state)
+    change, spread = sizes(first, model)
+    return float(change), float(spread)
 
 
 def test_coordinate_check():

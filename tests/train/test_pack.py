@@ -12,6 +12,7 @@ from lab.core.layout import make_layout
 from lab.core.program import program
 from lab.train.loop import Loop, Status
 from lab.train.pack import Pack
+from tests.compiling import COMPILED_AS_USERS_DO, passes_as_users_compile
 from tests.train import tokenizer_jobs
 from tests.train.jobs import hooks, job, losses, record, train
 from tests.train.test_dispatch import leaves_of
@@ -93,6 +94,8 @@ def assert_finished(outcomes):
 
 
 def assert_same(made, alone, *, bits):
+    """With `bits` they are equal as users compile, and else nearly so."""
+    bits = bits and COMPILED_AS_USERS_DO
     for ours, theirs in zip(made, alone, strict=True):
         assert ours.identity == theirs.identity
         if bits:
@@ -115,6 +118,12 @@ def test_each_is_the_run_alone_on_one_device(tmp_path, alone):
     made, outcomes = together(folders(tmp_path, 4), MEMBERS)
     assert_finished(outcomes)
     assert_same(made, alone, bits=True)
+
+
+@pytest.mark.skipif(COMPILED_AS_USERS_DO, reason="the test above has shown it")
+def test_each_is_the_run_alone_bit_for_bit_as_users_compile():
+    said = passes_as_users_compile(f"{__file__}::test_each_is_the_run_alone_on_one_device")
+    assert not said, said
 
 
 SLOW = pytest.mark.slow
