@@ -13,6 +13,7 @@ from lab.layers.parameters import Init
 from lab.layers.stack import REMAT_POLICIES, run_stack, stacked
 from lab.models.backbone import BackboneSpec, Block
 from lab.models.dit import DiTBlock, DiTSpec
+from tests.layers import transformer_reference as ref
 
 DEPTH, POSITIONS, WIDTH = 6, 16, 32
 SIZES = {"depth": DEPTH, "width": WIDTH, "heads": 2, "platform": "cpu", "remat": "none"}
@@ -56,10 +57,8 @@ def gradients(kind, remat, *, images=4):
 
 
 def values(kind):
-    layers = jax.jit(lambda: stacked(kind, jax.random.key(0), depth=DEPTH))()
-    move = iter(jax.random.split(jax.random.key(2), 99))
-    moved = jax.tree.map(lambda x: x + 0.1 * jax.random.normal(next(move), x.shape), layers)
-    return moved, jax.random.normal(jax.random.key(3), (4, POSITIONS, WIDTH))
+    layers = ref.random(lambda key: stacked(kind, key, depth=DEPTH), size=0.2)
+    return layers, jax.random.normal(jax.random.key(3), (4, POSITIONS, WIDTH))
 
 
 def test_the_config_allows_the_policies_that_there_are():

@@ -113,8 +113,14 @@ def test_against_a_reference(modulation, qk_norm):
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(("modulation", "qk_norm"), WAYS)
-@pytest.mark.parametrize("mask", list(Mask))
+OBSERVED = [(*way, mask) for way in WAYS for mask in Mask]
+FAST = [("shared", False, Mask.CAUSAL), ("none", True, Mask.CAUSAL), ("blocks", False, Mask.FULL)]
+
+
+@pytest.mark.parametrize(
+    ("modulation", "qk_norm", "mask"),
+    [way if way in FAST else pytest.param(*way, marks=pytest.mark.slow) for way in OBSERVED],
+)
 def test_observed_inputs_and_weights_against_a_reference(modulation, qk_norm, mask):
     backbone = ref.random(make(modulation=modulation, qk_norm=qk_norm, mask=mask))
     x_BTD, condition_BD = draw(0, 2, POSITIONS, 16), draw(1, 2, 16)
@@ -136,13 +142,14 @@ def test_observed_inputs_and_weights_against_a_reference(modulation, qk_norm, ma
 
 def test_normed_queries_and_keys_bound_the_logits():
     """Queries and keys a thousand times larger change nothing, and start with scales of one."""
-    backbone = jax.jit(make(qk_norm=True))(jax.random.key(0))
-    attention = ref.layer(backbone.layers, 0).attention
-    assert np.all(np.asarray(attention.query_norm.scale[...]) == 1)
+    start = jax.jit(lambda key: make(qk_norm=True)(key).layers.attention.query_norm.scale[...])
+    assert np.all(np.asarray(start(jax.random.key(0))) == 1)
+    attention = ref.layer(ref.random(make(qk_norm=True)).layers, 0).attention
     x_BTD = draw(0, 2, POSITIONS, 16)
-    plain = attention.weights(x_BTD, ANGLES_TK)
+    weights = jax.jit(lambda part: part.weights(x_BTD, ANGLES_TK))
+    plain = weights(attention)
     attention.query[...], attention.key[...] = 1e3 * attention.query[...], 1e3 * attention.key[...]
-    np.testing.assert_allclose(attention.weights(x_BTD, ANGLES_TK), plain, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(weights(attention), plain, rtol=1e-3, atol=1e-4)
 
 
 def test_infill_sees_the_class_and_drops_its_position():
@@ -164,8 +171,8 @@ def test_infill_sees_the_class_and_drops_its_position():
 @pytest.mark.parametrize(
     ("modulation", "unroll", "qk_norm"),
     [
-        ("none", False, False),
-        ("none", True, True),
+        pytest.param("none", False, False, marks=pytest.mark.slow),
+        pytest.param("none", True, True, marks=pytest.mark.slow),
         ("shared", False, True),
         ("blocks", True, False),
     ],

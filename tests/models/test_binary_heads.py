@@ -11,7 +11,7 @@ import pytest
 import scipy.special
 import scipy.stats
 
-from lab.layers.parameters import Init, is_parameter
+from lab.layers.parameters import Init
 from lab.models.bernoulli import BernoulliProcess, balance_odds
 from lab.models.binary_heads import BernoulliDiffusionHead, DirectBernoulliHead, _step_nats
 from lab.models.drawing import Drawing
@@ -28,25 +28,15 @@ from tests.models.bit_chains import (
     strings_given,
     whole_chain,
 )
+from tests.models.worlds import drawn
 
 BITS, WIDTH, POSITIONS, STEPS = 3, 8, 2, 6
 TARGETS = ["xor", "x0"]
 
 
-@jax.jit
-def shaken(head, seed=7, size=0.3):
-    """The head with noise on every parameter, so that nothing is zero or one."""
-    leaves, tree = jax.tree.flatten(head, is_leaf=is_parameter)
-    keys = jax.random.split(jax.random.key(seed), len(leaves))
-    for leaf, key in zip(leaves, keys, strict=True):
-        leaf[...] = leaf[...] + size * jax.random.normal(key, leaf.shape)
-    return jax.tree.unflatten(tree, leaves)
-
-
-@functools.partial(jax.jit, static_argnames="target")
-def diffusion(target="xor"):
+def diffusion(key, target="xor"):
     return BernoulliDiffusionHead(
-        jax.random.key(0),
+        key,
         bits=BITS,
         width=WIDTH,
         positions=POSITIONS,
@@ -59,8 +49,19 @@ def diffusion(target="xor"):
     )
 
 
-def direct():
+def direct(key=None):
     return DirectBernoulliHead(bits=BITS, width=WIDTH, norm_epsilon=1e-5)
+
+
+def shaken(make=diffusion, **settings):
+    """A head with random numbers for every parameter, so that nothing is zero or one."""
+    return drawn(functools.partial(make, **settings), seed=7)
+
+
+@functools.cache
+def fresh():
+    """A head as it starts."""
+    return jax.jit(diffusion)(jax.random.key(0))
 
 
 def features(seed=3):
@@ -119,11 +120,16 @@ def kernels(head, z_D, times, *, null_D=None, guidance=1.0, temperature=1.0):
 
 @pytest.fixture(scope="module", params=TARGETS)
 def head(request):
-    return shaken(diffusion(request.param))
+    return shaken(target=request.param)
+
+
+@jax.jit
+def condition(head, x_BTD):
+    return head.condition(x_BTD)
 
 
 def conditions(head, x_TD):
-    return np.asarray(head.condition(x_TD[None])[0])
+    return np.asarray(condition(head, x_TD[None])[0])
 
 
 class Drawn(NamedTuple):
@@ -138,8 +144,12 @@ def moments(head, x_TD, keys):
     """Means and standard deviations (2, 2^K, T) of loss and nats."""
     x_BTD = jnp.broadcast_to(x_TD, (2**BITS, *x_TD.shape))
     tokens = jnp.broadcast_to(strings(BITS)[:, None], (2**BITS, POSITIONS, BITS))
-    draw = jax.vmap(lambda key: losses(head, x_BTD, tokens, jax.random.split(key, 2**BITS)))
-    values = draw(keys)
+
+    def draw(key):
+        return losses(head, x_BTD, tokens, jax.random.split(key, 2**BITS))
+
+    # XLA on a CPU (jaxlib 0.10.2) sums more than 2^15 rows at once wrongly by weights of few.
+    values = jax.lax.map(draw, keys, batch_size=1000)
     return values.mean(axis=0), values.std(axis=0)
 
 
@@ -150,7 +160,7 @@ def drawn_losses(head, repeats=6_000):
 
 
 @pytest.fixture(scope="module")
-def drawn(head):
+def found(head):
     """Draws of the loss and of the nats."""
     return drawn_losses(head)
 
@@ -162,8 +172,8 @@ def test_reverse_is_the_mixture_over_x0(head):
         np.testing.assert_allclose(reverse(head, z_D, t, s), matrix @ x, atol=3e-6)
 
 
-def test_the_bound_is_never_below_and_nats_estimate_it(head, drawn):
-    mean, error = drawn[1]
+def test_the_bound_is_never_below_and_nats_estimate_it(head, found):
+    mean, error = found[1]
     for place, z_D in enumerate(conditions(head, features())):
         matrices = kernels(head, z_D, whole_chain(STEPS))
         p, bound = final(matrices), exact_bound(matrices, STEPS, BITS)
@@ -175,9 +185,9 @@ def test_the_bound_is_never_below_and_nats_estimate_it(head, drawn):
     assert head.likelihood is Likelihood.BOUND
 
 
-def test_loss_is_the_balanced_cross_entropy(head, drawn):
+def test_loss_is_the_balanced_cross_entropy(head, found):
     """Its expectation over times and noise, enumerated, against the mean of many draws."""
-    x, (mean, error) = strings(BITS), drawn[0]
+    x, (mean, error) = strings(BITS), found[0]
     for place, z_D in enumerate(conditions(head, features())):
         expected = np.zeros(len(x))
         for t in range(1, STEPS + 1):
@@ -191,7 +201,7 @@ def test_loss_is_the_balanced_cross_entropy(head, drawn):
 
 def with_oracle(data, bits, steps, target):
     """The bound of each x_0 and the model's p(x_0), with the head's own reverse kernels."""
-    head = diffusion(target)
+    head = shaken(target=target)
     head.bits, head.process = bits, BernoulliProcess(steps)
     head.network = Oracle(data, bits, steps, target)
     matrices = [
@@ -237,7 +247,7 @@ def joint(head, x_TD, null_TD, times, guidance, temperature):
 )
 def test_propose_draws_from_the_model(target, steps, guidance, temperature):
     """Chi-square over all strings of both positions at once."""
-    head = shaken(diffusion(target))
+    head = shaken(target=target)
     x_TD, null_TD, repeats = features(), features(5), 6_000
     drawing = Drawing(steps=steps, temperature=temperature)
     null = None if guidance is None else null_TD
@@ -260,7 +270,7 @@ def test_propose_draws_from_the_model(target, steps, guidance, temperature):
 
 @pytest.mark.parametrize("make", [diffusion, direct])
 def test_guidance_of_one_is_no_guidance_and_is_traced(make):
-    head, x_TD, key = shaken(make()), features(), jax.random.key(4)
+    head, x_TD, key = shaken(make), features(), jax.random.key(4)
 
     @jax.jit
     def draw(guidance):
@@ -276,7 +286,7 @@ def test_guidance_of_one_is_no_guidance_and_is_traced(make):
 
 @pytest.mark.parametrize("make", [diffusion, direct])
 def test_gradients_reach_every_parameter(make):
-    head, keys = shaken(make()), jax.random.split(jax.random.key(1), 8)
+    head, keys = shaken(make), jax.random.split(jax.random.key(1), 8)
     x_BTD = jax.random.normal(jax.random.key(2), (8, POSITIONS, WIDTH))
     tokens = jax.random.bernoulli(jax.random.key(3), 0.5, (8, POSITIONS, BITS)).astype(jnp.int32)
     grads = jax.jit(jax.grad(lambda h, x: h.loss(x, tokens, keys).sum(), argnums=(0, 1)))(
@@ -288,7 +298,7 @@ def test_gradients_reach_every_parameter(make):
 
 def test_an_image_does_not_depend_on_its_batch():
     """All but one image changed, keys too: the losses of that one stay, all the others change."""
-    head = shaken(diffusion())
+    head = shaken()
     x_2BTD = jax.random.normal(jax.random.key(2), (2, 5, POSITIONS, WIDTH))
     tokens_2BTK = jax.random.bernoulli(jax.random.key(3), 0.5, (2, 5, POSITIONS, BITS))
     keys_2B = jax.random.split(jax.random.key(1), (2, 5))
@@ -309,7 +319,7 @@ def test_an_image_does_not_depend_on_its_batch():
 
 
 def test_times_of_an_image_are_spread_and_each_is_uniform():
-    head = diffusion()
+    head = shaken()
     keys = jax.random.split(jax.random.key(0), 6_000)
     spread = jax.jit(jax.vmap(head._spread_times, (0, None)), static_argnums=1)
     times = np.asarray(spread(keys, STEPS))
@@ -323,14 +333,14 @@ def test_times_of_an_image_are_spread_and_each_is_uniform():
 
 def test_a_network_that_knows_nothing():
     """Zero logits: at most the uninformed loss; from coins every bit stays one, as sure as none."""
-    head = diffusion()
+    head = fresh()
     mean, error = drawn_losses(head)[0]
     assert np.all(mean < head.objective.uninformed + 4 * error)
     assert head.objective.uninformed == pytest.approx(math.log(2) * (0.5 + 1 / BITS))
     draw = jax.jit(lambda k: head.propose(features(), None, jnp.float32(1), k, Drawing(steps=1)))
-    drawn = draw(jax.random.key(0))
-    np.testing.assert_allclose(drawn.confidence_T, 0, atol=1e-6)
-    np.testing.assert_allclose(drawn.certainty_T, -math.log(2), rtol=1e-6)
+    tokens = draw(jax.random.key(0))
+    np.testing.assert_allclose(tokens.confidence_T, 0, atol=1e-6)
+    np.testing.assert_allclose(tokens.certainty_T, -math.log(2), rtol=1e-6)
 
 
 def test_nats_are_precise_at_hundreds_of_steps():
@@ -351,24 +361,25 @@ def test_nats_are_precise_at_hundreds_of_steps():
 
 
 def test_a_later_position_alone_is_conditioned_as_among_all():
-    head = shaken(diffusion())
+    head = shaken()
     x_BTD = features()[None]
     alone = jax.jit(lambda x, i: head.condition(x, i))(x_BTD[:, 1:], 1)
-    np.testing.assert_allclose(alone, head.condition(x_BTD)[:, 1:], rtol=1e-6)
+    np.testing.assert_allclose(alone, condition(head, x_BTD)[:, 1:], rtol=1e-6)
 
 
 def test_direct_probabilities_sum_to_one_and_are_drawn_from():
-    head, x_TD = shaken(direct()), features()
+    head, x_TD = shaken(direct), features()
     tokens = np.broadcast_to(strings(BITS)[:, None], (8, POSITIONS, BITS))
     x_BTD = jnp.broadcast_to(x_TD, (8, POSITIONS, WIDTH))
     nats = np.float64(jax.jit(lambda *a: head.nats(*a))(x_BTD, jnp.array(tokens)))
     np.testing.assert_allclose(np.exp(-nats).sum(axis=0), 1, atol=1e-6)
-    np.testing.assert_allclose(head.loss(x_BTD, jnp.array(tokens)), nats, rtol=1e-6)
+    loss = jax.jit(lambda *a: head.loss(*a))(x_BTD, jnp.array(tokens))
+    np.testing.assert_allclose(loss, nats, rtol=1e-6)
     keys = jax.random.split(jax.random.key(2), 4_000)
     draw = jax.vmap(lambda k: head.propose(x_TD, None, jnp.float32(0), k, Drawing()))
-    drawn = np.asarray(jax.jit(draw)(keys).tokens_TS)
+    tokens = np.asarray(jax.jit(draw)(keys).tokens_TS)
     for place in range(POSITIONS):
-        observed = np.bincount(drawn[:, place] @ [4, 2, 1], minlength=8)
+        observed = np.bincount(tokens[:, place] @ [4, 2, 1], minlength=8)
         assert chi_square(observed, np.exp(-nats[:, place])) > 1e-3
         assert chi_square(observed, np.exp(-nats[:, 1 - place])) < 1e-6
     assert head.likelihood is Likelihood.EXACT
@@ -376,14 +387,20 @@ def test_direct_probabilities_sum_to_one_and_are_drawn_from():
 
 def test_how_sure_a_draw_is():
     """Against NumPy, temperature included; probabilities of 0 and 1 are no trouble."""
-    head, x_TD = shaken(direct()), features()
-    logit = np.float64(head.logits(x_TD[None])[0]) / 0.5
+    head, x_TD = shaken(direct), features()
+    logit = np.float64(jax.jit(head.logits)(x_TD[None])[0]) / 0.5
     p = 1 / (1 + np.exp(-logit))
-    drawn = head.propose(x_TD, None, jnp.float32(0), jax.random.key(0), Drawing(temperature=0.5))
-    np.testing.assert_allclose(drawn.confidence_T, np.abs(2 * p - 1).mean(axis=1), rtol=1e-5)
+
+    @jax.jit
+    def draw(temperature):
+        drawing = Drawing(temperature=temperature)
+        return head.propose(x_TD, None, jnp.float32(0), jax.random.key(0), drawing)
+
+    warm = draw(0.5)
+    np.testing.assert_allclose(warm.confidence_T, np.abs(2 * p - 1).mean(axis=1), rtol=1e-5)
     entropy = scipy.stats.bernoulli(p).entropy().mean(axis=1)
-    np.testing.assert_allclose(drawn.certainty_T, -entropy, rtol=1e-4)
-    cold = head.propose(x_TD, None, jnp.float32(0), jax.random.key(0), Drawing(temperature=1e-4))
+    np.testing.assert_allclose(warm.certainty_T, -entropy, rtol=1e-4)
+    cold = draw(1e-4)
     np.testing.assert_array_equal(cold.confidence_T, 1)
     np.testing.assert_array_equal(cold.certainty_T, 0)
     np.testing.assert_array_equal(cold.tokens_TS, logit > 0)
@@ -392,7 +409,7 @@ def test_how_sure_a_draw_is():
 def test_flops_are_those_of_the_matrices():
     assert direct().forward_flops_per_position == 2 * WIDTH * BITS
     assert direct().objective.uninformed == pytest.approx(BITS * math.log(2))
-    head = diffusion()
+    head = shaken()
     x_TD, key = features()[None], jax.random.split(jax.random.key(0), 1)
     tokens = jnp.zeros((1, POSITIONS, BITS), jnp.int32)
     cost = jax.jit(head.loss).lower(x_TD, tokens, key).compile().cost_analysis()["flops"]

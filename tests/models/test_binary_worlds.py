@@ -37,22 +37,24 @@ def reverse(head, x_BTD):
         z_ND = jnp.broadcast_to(z_D, (rows, z_D.size))
         return head.reverse(z_ND, every_NK, jnp.full(rows, t), jnp.full(rows, t - 1))
 
-    return jnp.stack(
-        [
-            jnp.stack([jax.vmap(lambda z, t=t: at(z, t))(z_BTD[:, i]) for t in (3, 2, 1)])
-            for i in range(POSITIONS)
-        ]
-    )
+    of_images = jax.vmap(at, (0, None))
+    of_times = jax.vmap(of_images, (None, 0))
+    return jax.vmap(of_times, (1, None))(z_BTD, jnp.arange(STEPS, 0, -1))
+
+
+@jax.jit
+def features(model, *given):
+    return model.order.features(model, *given, None)
 
 
 def terms(model, images, hidden):
     """Exact nats and exact bounds (E, T) of each position where these positions are hidden."""
     label_E = jnp.ones(len(images), int)
     if hidden is None:
-        x_ETD = model.order.features(model, images, label_E, None)
+        x_ETD = features(model, images, label_E)
     else:
         hidden_ET = jnp.tile(jnp.array(hidden)[None], (len(images), 1))
-        x_ETD = model.order.features(model, images, hidden_ET, label_E, None)
+        x_ETD = features(model, images, hidden_ET, label_E)
     kernels = np.asarray(reverse(model.head, x_ETD), np.float64)
     index = np.asarray(images) @ (2 ** np.arange(BITS - 1, -1, -1))
     nats, bounds = np.zeros(index.shape), np.zeros(index.shape)

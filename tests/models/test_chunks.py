@@ -9,10 +9,10 @@ import pytest
 
 from configs.layouts import LAYOUTS
 from lab.core.layout import make_layout, tree_shardings
-from lab.layers.parameters import Init, axes_of
+from lab.layers.parameters import axes_of
 from lab.models.chunks import CHUNK_BYTES, head_chunks
 from lab.models.heads import CategoricalHead, TiedHead
-from tests.models.test_heads import moved
+from tests.models.test_heads import tied, untied
 
 SIZES = {"vocabulary": 16, "subcodes": 2, "width": 8, "norm_epsilon": 1e-5}
 X_BTD = jax.random.normal(jax.random.key(0), (8, 10, 8))
@@ -22,10 +22,8 @@ TABLE = jax.random.normal(jax.random.key(3), (2 * 16, 8))
 
 
 def head_of(kind, **settings):
-    if kind == "untied":
-        return moved(CategoricalHead(**SIZES, **settings))
-    init = Init(rule="normal", std=0.1)
-    return moved(TiedHead(jax.random.key(4), **SIZES, init=init, **settings))
+    make = untied if kind == "untied" else tied
+    return make(**SIZES, **settings)
 
 
 def weighted(head, x_BTD, table, measure="loss"):
@@ -55,7 +53,8 @@ def test_chunks_change_nothing_but_rounding(kind, smoothing, chunks):
         jax.jit(jax.value_and_grad(weighted, (0, 1)))(head, X_BTD, TABLE) for head in (whole, cut)
     ]
     assert_near(found[1], found[0])
-    nats = functools.partial(weighted, x_BTD=X_BTD, table=TABLE, measure="nats")
+    of_nats = functools.partial(weighted, x_BTD=X_BTD, table=TABLE, measure="nats")
+    nats = jax.jit(of_nats)
     assert float(nats(cut)) == pytest.approx(float(nats(whole)), rel=1e-6)
     graphs = [str(jax.make_jaxpr(weighted)(head, X_BTD, TABLE)) for head in (whole, cut)]
     assert "scan" in graphs[1] and "scan" not in graphs[0]

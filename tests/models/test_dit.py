@@ -79,9 +79,9 @@ def test_observed_inputs_and_weights_against_a_reference():
 
 
 def test_the_start_is_the_identity_after_the_positions():
-    backbone = jax.jit(make(depth=1))(jax.random.key(0))
     x_BTD = draw(0, 2, 6, 16)
-    got = jax.jit(lambda m, x, c: m(x, c, None))(backbone, x_BTD, draw(1, 2, 16))
+    start = jax.jit(lambda key, x, c: make(depth=1)(key)(x, c, None))
+    got = start(jax.random.key(0), x_BTD, draw(1, 2, 16))
     positions_TD = jnp.asarray(sinusoids(*GRID, width=16), jnp.float32)
     np.testing.assert_array_equal(got, x_BTD + positions_TD[None])
 

@@ -18,7 +18,7 @@ INIT = Init(rule="mup", std=1.0)
 POSITIONS, BUFFER, WIDTH = 6, 2, 8
 VISIBLE = [[1, 4], [0], []]  # of three images
 HIDDEN_BT = ~jnp.asarray([[t in seen for t in range(POSITIONS)] for seen in VISIBLE])
-LIMITS = (None, 2, 4)
+LIMITS = (None, 2, pytest.param(4, marks=pytest.mark.slow))
 
 
 def make(**changes):

@@ -79,7 +79,9 @@ def counted(made):
 
 
 @pytest.mark.parametrize("passes", PASSES)
-@pytest.mark.parametrize(("size", "subcodes"), [("s1", 1), ("s4", 1), ("s7", 2)])
+@pytest.mark.parametrize(
+    ("size", "subcodes"), [("s1", 1), ("s4", 2), pytest.param("s7", 2, marks=pytest.mark.slow)]
+)
 def test_the_total_of_an_evaluation_and_of_a_training_step(size, subcodes, passes):
     """Within 8 %: 32 features have much element-wise work. Training is three times forward."""
     made = world(size=size, **{"model.subcodes": subcodes})
@@ -113,8 +115,15 @@ def test_attention_alone_and_blocks_by_two_depths(passes):
     assert 1.0 <= (second - attention) / (times * counted(one).blocks) < 1.03
 
 
-@pytest.mark.parametrize("passes", PASSES)
-@pytest.mark.parametrize("subcodes", [1, 2])
+@pytest.mark.parametrize(
+    ("subcodes", "passes"),
+    [
+        (1, "forward"),
+        (2, "training"),
+        pytest.param(1, "training", marks=pytest.mark.slow),
+        pytest.param(2, "forward", marks=pytest.mark.slow),
+    ],
+)
 def test_the_head_by_two_vocabularies(passes, subcodes):
     """The embedding is a look-up: only the head's products grow with the vocabulary."""
     small, large = (

@@ -1,5 +1,6 @@
 """The Gaussian diffusion head against sums over all times in float64, and on a known mixture."""
 
+import functools
 import math
 
 import jax
@@ -15,13 +16,14 @@ from lab.models.gaussian_head import GaussianDiffusionHead
 from lab.models.objective import Likelihood
 from tests.models.mixture import Mixture
 from tests.models.test_gaussian import bayes, betas, bound, kernel
+from tests.models.worlds import drawn
 
 CHANNELS, WIDTH, POSITIONS, STEPS = 2, 8, 3, 5
 MIXTURE = Mixture()
 
 
 def head(
-    key=None,
+    key,
     *,
     steps=STEPS,
     positions=POSITIONS,
@@ -31,7 +33,7 @@ def head(
     width=16,
 ):
     return GaussianDiffusionHead(
-        jax.random.key(0) if key is None else key,
+        key,
         channels=channels,
         width=WIDTH,
         positions=positions,
@@ -99,7 +101,7 @@ def reference(made, x_TD, x0_TC, *, draws=4000):
     """Of each (t, draw): squared errors and terms of the bound (T, n, positions, C) in float64."""
     rng, tables = np.random.default_rng(1), []
     run = jax.jit(made.network)
-    z = np.repeat(np.asarray(made.condition(x_TD[None])), draws, axis=0).reshape(-1, WIDTH)
+    z = np.repeat(np.asarray(jax.jit(made.condition)(x_TD[None])), draws, axis=0).reshape(-1, WIDTH)
     x0 = np.float64(x0_TC)[None]
     for t in range(1, STEPS + 1):
         factor, variance = kernel("cosine", STEPS, 0, t)
@@ -197,10 +199,10 @@ def test_proposals_of_the_exact_denoiser_have_the_distribution():
         lambda key: made.propose(jnp.zeros((3000, WIDTH)), None, 1.0, key, Drawing(steps=100))
     )
     found = propose(jax.random.key(5))
-    drawn = np.float64(found.tokens_TS[:, 0])
-    assert scipy.stats.kstest(drawn, MIXTURE.below).pvalue > 1e-3
+    tokens = np.float64(found.tokens_TS[:, 0])
+    assert scipy.stats.kstest(tokens, MIXTURE.below).pvalue > 1e-3
     other = Mixture((0.36, 0.64), MIXTURE.means, MIXTURE.stds)
-    assert scipy.stats.kstest(drawn, other.below).pvalue < 1e-3
+    assert scipy.stats.kstest(tokens, other.below).pvalue < 1e-3
     assert found.tokens_TS.dtype == jnp.float32
     np.testing.assert_array_equal(found.confidence_T, np.zeros(3000))
 
@@ -222,7 +224,7 @@ def by_hand(made, z_TD, null_z_TD, guidance, start, kept):
     return x
 
 
-@pytest.mark.parametrize("guidance", [1.0, 2.5])
+@pytest.mark.parametrize("guidance", [pytest.param(1.0, marks=pytest.mark.slow), 2.5])
 def test_a_draw_without_noise_is_the_chain_of_means(guidance):
     made = shaken(steps=20)
     x_TD, null_TD = features(2)
@@ -230,7 +232,7 @@ def test_a_draw_without_noise_is_the_chain_of_means(guidance):
     key = jax.random.key(9)
     found = jax.jit(lambda s: made.propose(x_TD, null_TD, s, key, drawing))(guidance).tokens_TS
     start = jax.random.normal(jax.random.split(key)[0], (POSITIONS, CHANNELS))
-    z_TD, null_z_TD = made.condition(jnp.stack([x_TD, null_TD]))
+    z_TD, null_z_TD = jax.jit(made.condition)(jnp.stack([x_TD, null_TD]))
     expected = by_hand(made, z_TD, null_z_TD, guidance, start, [1, 7, 13, 19])
     np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-3 * np.abs(expected).max())
 
@@ -240,10 +242,9 @@ def test_the_norm_is_that_of_the_backbone():
     plain = np.float64(x_BTD)
     centred = plain - plain.mean(axis=-1, keepdims=True)
     for norm, expected in (("rms", plain), ("layer", centred)):
-        made = head(norm=norm)
-        made.place[...] = jnp.zeros_like(made.place[...])
+        made = drawn(functools.partial(head, norm=norm), noise=0.0)
         expected = expected / np.sqrt(np.square(expected).mean(axis=-1, keepdims=True))
-        np.testing.assert_allclose(made.condition(x_BTD), expected, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(jax.jit(made.condition)(x_BTD), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_guidance_one_is_none():
@@ -258,7 +259,7 @@ def test_guidance_one_is_none():
 
 def test_the_temperature_multiplies_the_noise():
     """A network of zeros makes the draw linear in the noise."""
-    made, x_TD = head(), features(1)[0]
+    made, x_TD = drawn(head, noise=0.0), features(1)[0]
     key = jax.random.key(2)
     draw = jax.jit(lambda t: made.propose(x_TD, None, 1.0, key, Drawing(temperature=t)).tokens_TS)
     cold, warm, hot = (draw(temperature) for temperature in (0.0, 1.0, 2.0))
@@ -268,9 +269,10 @@ def test_the_temperature_multiplies_the_noise():
 
 def test_a_position_alone_has_its_own_place():
     made, x_BTD = shaken(), features(2)
-    whole = made.condition(x_BTD)
+    condition = jax.jit(made.condition)
+    whole = condition(x_BTD)
     for at in range(POSITIONS):
-        alone = jax.jit(made.condition)(x_BTD[:, at : at + 1], at)
+        alone = condition(x_BTD[:, at : at + 1], at)
         np.testing.assert_allclose(alone[:, 0], whole[:, at], rtol=1e-5, atol=1e-6)
     assert np.abs(alone[:, 0] - whole[:, 0]).max() > 1e-3
 
@@ -284,9 +286,14 @@ def test_the_loss_reaches_every_parameter():
 
 
 def test_a_new_head_predicts_nothing_and_its_loss_is_by_its_own_name():
-    made = head()
+    made = jax.eval_shape(head, jax.random.key(0))
     z_TD, noisy_TC = features(1)[0], latents(1)[0]
-    found = made.predicted(z_TD, noisy_TC, jnp.arange(POSITIONS))
+
+    @jax.jit
+    def predicted(key):
+        return head(key).predicted(z_TD, noisy_TC, jnp.arange(POSITIONS))
+
+    found = predicted(jax.random.key(0))
     np.testing.assert_array_equal(found.noise, np.zeros((POSITIONS, CHANNELS)))
     np.testing.assert_array_equal(found.blend, np.full((POSITIONS, CHANNELS), 0.5))
     assert made.objective.key == "loss_noise_mse"
@@ -295,7 +302,7 @@ def test_a_new_head_predicts_nothing_and_its_loss_is_by_its_own_name():
 
 
 def test_flops_are_what_xla_counts():
-    made = jax.eval_shape(lambda: head(repeats=3, width=256))
+    made = jax.eval_shape(lambda: head(jax.random.key(0), repeats=3, width=256))
     spec = jax.ShapeDtypeStruct((4, POSITIONS, WIDTH), jnp.float32)
     x0 = jax.ShapeDtypeStruct((4, POSITIONS, CHANNELS), jnp.float32)
     loss = jax.jit(lambda m, x, c, k: m.loss(x, c, jax.random.split(k, 4)))
@@ -307,4 +314,4 @@ def test_flops_are_what_xla_counts():
 
 def test_more_steps_than_were_trained_are_refused():
     with pytest.raises(LabError, match="sample.steps: 6"):
-        head().propose(features(1)[0], None, 1.0, jax.random.key(0), Drawing(steps=6))
+        shaken().propose(features(1)[0], None, 1.0, jax.random.key(0), Drawing(steps=6))

@@ -1,5 +1,7 @@
 """Categorical heads against float64 NumPy: the tied one, its gradients, smoothed targets."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,7 @@ from lab.layers.parameters import Init
 from lab.models import families
 from lab.models.heads import CategoricalHead, TiedHead
 from lab.models.objective import NATS
-from tests.models.worlds import config, stirred
+from tests.models.worlds import config, drawn, stirred
 
 VOCABULARY, SUBCODES, WIDTH, EPSILON = 5, 2, 8, 1e-5
 SIZES = {
@@ -29,19 +31,20 @@ X_BTD, TABLE = draw(0, 2, 3, WIDTH), draw(1, SUBCODES * VOCABULARY, WIDTH)
 CODES_BTS = jax.random.randint(jax.random.key(2), (2, 3, SUBCODES), 0, VOCABULARY)
 
 
-def moved(head):
-    leaves, shape = jax.tree.flatten(head)
-    return jax.tree.unflatten(shape, [x + draw(9 + i, *x.shape) for i, x in enumerate(leaves)])
+def untied(**settings):
+    return drawn(lambda key: CategoricalHead(**{**SIZES, **settings}), noise=1.0)
 
 
-def untied(smoothing=0.0, z_loss=0.0):
-    return moved(CategoricalHead(**SIZES, smoothing=smoothing, z_loss=z_loss))
-
-
-def tied(smoothing=0.0, z_loss=0.0):
+def tied(**settings):
     init = Init(rule="normal", std=0.1)
-    made = TiedHead(jax.random.key(3), **SIZES, init=init, smoothing=smoothing, z_loss=z_loss)
-    return moved(made)
+    return drawn(lambda key: TiedHead(key, **{**SIZES, **settings}, init=init), noise=1.0)
+
+
+@functools.partial(jax.jit, static_argnames="measure")
+def of(head, measure):
+    """Logits, or the loss or the nats of the codes."""
+    predictor = head.tied_to(TABLE) if isinstance(head, TiedHead) else head
+    return getattr(predictor, measure)(X_BTD, *(() if measure == "logits" else (CODES_BTS,)))
 
 
 def f64(x):
@@ -60,7 +63,7 @@ def test_a_tied_head_is_maskgits():
     h = (h - h.mean(axis=-1, keepdims=True)) / np.sqrt(h.var(axis=-1, keepdims=True) + EPSILON)
     h = h * f64(head.layer_norm.scale) + f64(head.layer_norm.bias)
     expected = (h @ np.float64(TABLE).T + f64(head.bias)).reshape(2, 3, SUBCODES, VOCABULARY)
-    np.testing.assert_allclose(head.tied_to(TABLE).logits(X_BTD), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(of(head, "logits"), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_the_embedding_learns_nothing_from_a_tied_head():
@@ -93,19 +96,16 @@ def test_the_embedding_learns_as_an_input_where_the_head_is_tied_to_it():
 @pytest.mark.parametrize("make", [untied, tied])
 def test_smoothing_mixes_the_targets_with_a_uniform_distribution(make):
     smoothing = 0.1
-    smoothed, plain = (
-        head.tied_to(TABLE) if isinstance(head, TiedHead) else head
-        for head in (make(smoothing), make())
-    )
-    logits = np.float64(plain.logits(X_BTD))
+    smoothed, plain = make(smoothing=smoothing), make()
+    logits = np.float64(of(plain, "logits"))
     log_p = logits - scipy.special.logsumexp(logits, axis=-1, keepdims=True)
     target = (1 - smoothing) * np.eye(VOCABULARY)[np.asarray(CODES_BTS)] + smoothing / VOCABULARY
     expected = -(target * log_p).sum(axis=(-1, -2))
-    np.testing.assert_allclose(smoothed.loss(X_BTD, CODES_BTS), expected, rtol=1e-5)
+    np.testing.assert_allclose(of(smoothed, "loss"), expected, rtol=1e-5)
     nats = -np.take_along_axis(log_p, np.asarray(CODES_BTS)[..., None], axis=-1).sum(axis=(-1, -2))
-    np.testing.assert_allclose(plain.loss(X_BTD, CODES_BTS), nats, rtol=1e-5)
+    np.testing.assert_allclose(of(plain, "loss"), nats, rtol=1e-5)
     # A likelihood is not smoothed, and the loss that is has a name of its own.
-    np.testing.assert_allclose(smoothed.nats(X_BTD, CODES_BTS), nats, rtol=1e-5)
+    np.testing.assert_allclose(of(smoothed, "nats"), nats, rtol=1e-5)
     assert plain.objective.key == NATS != smoothed.objective.key
     assert np.abs(expected - nats).min() > 1e-3
 
@@ -114,16 +114,12 @@ def test_smoothing_mixes_the_targets_with_a_uniform_distribution(make):
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_the_z_loss_is_the_squared_log_normaliser_of_each_subcode(make, smoothing):
     weight = 0.25
-    penalised, plain = (
-        head.tied_to(TABLE) if isinstance(head, TiedHead) else head
-        for head in (make(smoothing, weight), make(smoothing))
-    )
-    log_z = scipy.special.logsumexp(np.float64(plain.logits(X_BTD)), axis=-1)
-    expected = np.float64(plain.loss(X_BTD, CODES_BTS)) + weight * (log_z**2).sum(axis=-1)
-    np.testing.assert_allclose(penalised.loss(X_BTD, CODES_BTS), expected, rtol=1e-5)
+    penalised, plain = make(smoothing=smoothing, z_loss=weight), make(smoothing=smoothing)
+    log_z = scipy.special.logsumexp(np.float64(of(plain, "logits")), axis=-1)
+    expected = np.float64(of(plain, "loss")) + weight * (log_z**2).sum(axis=-1)
+    np.testing.assert_allclose(of(penalised, "loss"), expected, rtol=1e-5)
     # A likelihood has no penalty, and the loss that has is not called nats.
-    nats = plain.nats(X_BTD, CODES_BTS)
-    np.testing.assert_allclose(penalised.nats(X_BTD, CODES_BTS), nats, rtol=1e-5)
+    np.testing.assert_allclose(of(penalised, "nats"), of(plain, "nats"), rtol=1e-5)
     words = "smoothed_penalised" if smoothing else "penalised"
     assert penalised.objective.key == f"loss_{words}_nats_per_token"
     assert (log_z**2).min() > 1e-3

@@ -67,22 +67,39 @@ def through_head(model, last_BTD, time):
     return model.predictor.logits(last_BTD[:, :-1])
 
 
-@functools.partial(jax.jit, static_argnames="time")
-def looked(model, tokens, *, time):
-    """All that is looked at, in one program."""
-    states = inside.layer_states(model, tokens, LABEL_B, time=time)
-    last_moved = tokens.at[:, -1].set(1 - tokens[:, -1])
+compiled = functools.partial(jax.jit, static_argnames="time")
+layer_states, layer_features = compiled(inside.layer_states), compiled(inside.layer_features)
+
+
+@compiled
+def attention(model, tokens, *, time):
     largest = functools.partial(jnp.max, axis=-1)
     return {
-        "states": states,
-        "null_states": inside.layer_states(model, tokens, NULL_B, time=time),
-        "features": inside.layer_features(model, tokens, time=time),
-        "moved_features": inside.layer_features(model, last_moved, time=time),
-        "later_features": inside.layer_features(model, tokens, time=50 * time),
-        "head": through_head(model, states[-1], time),
-        "own": own_output(model, tokens, time),
         "maps": inside.attention_maps(model, tokens, LABEL_B, time=time),
         "largest": inside.attention_reads(model, tokens, LABEL_B, largest, time=time),
+    }
+
+
+@compiled
+def outputs(model, tokens, last_BTD, *, time):
+    return {
+        "head": through_head(model, last_BTD, time),
+        "own": own_output(model, tokens, time),
+    }
+
+
+def looked(model, tokens, *, time):
+    """All that is looked at; what is looked at twice is compiled once."""
+    states = layer_states(model, tokens, LABEL_B, time=time)
+    last_moved = tokens.at[:, -1].set(1 - tokens[:, -1])
+    return {
+        "states": states,
+        "null_states": layer_states(model, tokens, NULL_B, time=time),
+        "features": layer_features(model, tokens, time=time),
+        "moved_features": layer_features(model, last_moved, time=time),
+        "later_features": layer_features(model, tokens, time=50 * time),
+        **outputs(model, tokens, states[-1], time=time),
+        **attention(model, tokens, time=time),
     }
 
 

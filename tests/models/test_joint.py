@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.special
 
 from lab.layers.modulation import TimeEmbedding
 from lab.layers.parameters import Init
@@ -172,8 +173,7 @@ def level_probability(off, sigma, x0, levels):
     """Of the level of x_0, with a mean that is `off` below it."""
     high = np.where(x0 > 0.999, np.inf, off + 1 / (levels - 1))
     low = np.where(x0 < -0.999, -np.inf, off - 1 / (levels - 1))
-    cdf = np.vectorize(lambda z: math.erfc(-z / math.sqrt(2)) / 2)
-    return cdf(high / sigma) - cdf(low / sigma)
+    return scipy.special.ndtr(high / sigma) - scipy.special.ndtr(low / sigma)
 
 
 def agree(found_N, expected_Tn):

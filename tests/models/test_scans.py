@@ -1,5 +1,6 @@
 """Orders of cells, and autoregression along them: tables by hand, enumeration, what sees what."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from lab.core import config as core_config
 from lab.core.errors import LabError
 from lab.models import compatible, families, inside
 from lab.models.scans import SCANS, scan
-from tests.models.worlds import config, every_image, generator, position_nats, stirred
+from tests.models.worlds import config, every_image, nats_per_image, position_nats, stirred
 
 # The place of each cell of a 4 x 4 grid in the scan, written down by hand.
 PLACES = {
@@ -71,9 +72,9 @@ def test_the_config_allows_the_scans_that_there_are_and_raster_order_alone_has_o
 
 @pytest.mark.parametrize("name", BEYOND_ROWS)
 def test_likelihoods_of_all_images_sum_to_one(name):
-    model = generator(config(**{"model.scan": name}), SQUARE)
+    model = stirred(config(**{"model.scan": name}), SQUARE)
     images = every_image(positions=4, subcodes=1, vocabulary=2)
-    nats_E = model.nats_per_image(images, jnp.zeros(len(images), int), None)
+    nats_E = nats_per_image(model, images, jnp.zeros(len(images), int))
     assert float(jnp.sum(jnp.exp(-nats_E))) == pytest.approx(1.0, abs=1e-5)
     assert float(jnp.std(nats_E)) > 0.1
 
@@ -94,17 +95,17 @@ def test_a_position_depends_on_those_before_it_in_the_scan_and_no_others(name):
 
 def test_turned_images_have_the_likelihood_of_a_model_of_the_turned_scan():
     """Columns of an image are rows of its transpose, but for the halves of the rotary features."""
-    rows, columns = (generator(config(**{"model.scan": n}), SQUARE) for n in ("rows", "columns"))
+    rows, columns = (stirred(config(**{"model.scan": n}), SQUARE) for n in ("rows", "columns"))
     images = every_image(positions=4, subcodes=1, vocabulary=2)
     turned = images[:, [0, 2, 1, 3]]
     zero_E = jnp.zeros(len(images), int)
-    first, second = (np.exp(-m.nats_per_image(images, zero_E, None)) for m in (rows, columns))
+    first, second = (np.exp(-nats_per_image(m, images, zero_E)) for m in (rows, columns))
     assert np.max(np.abs(first - second)) > 1e-3
     # Without angles the two are one model.
     for model in (rows, columns):
         model.backbone.layers.attention.query[...] *= 0
-    first = np.asarray(rows.nats_per_image(images, zero_E, None))
-    second = np.asarray(columns.nats_per_image(turned, zero_E, None))
+    first = np.asarray(nats_per_image(rows, images, zero_E))
+    second = np.asarray(nats_per_image(columns, turned, zero_E))
     np.testing.assert_allclose(first, second, rtol=1e-5)
 
 
@@ -114,12 +115,13 @@ def test_states_stand_in_raster_order_and_maps_say_their_cells(name):
     tokens_BT = np.tile(np.arange(12) % 5, (2, 1))
     cell = int(scan(name, 2, 3)[3])
     tokens_BT[1, 2 * cell] = (tokens_BT[1, 2 * cell] + 1) % 5
-    states = inside.layer_states(model, jnp.asarray(tokens_BT)[..., None], jnp.zeros(2, int))
+    given = jnp.asarray(tokens_BT)[..., None], jnp.zeros(2, int)
+    states = jax.jit(inside.layer_states)(model, *given)
     moved_T = np.abs(np.asarray(states[-1, 0] - states[-1, 1])).max(axis=1) > 1e-6
     when_T = np.argsort([2 * cell + slot for cell in scan(name, 2, 3) for slot in (0, 1)])
     np.testing.assert_array_equal(moved_T, when_T >= 6)
 
-    found = inside.attention_maps(model, jnp.asarray(tokens_BT)[..., None], jnp.zeros(2, int))
+    found = jax.jit(inside.attention_maps)(model, *given)
     places = {tuple(divmod(int(cell), 3)): place for place, cell in enumerate(scan(name, 2, 3))}
     places[-1, -1] = -1
     query, key = (

@@ -94,9 +94,11 @@ def test_masked_orders_see_all_that_is_visible_and_nothing_hidden(name):
     def features(m, t):
         return m.order.features(m, t, hidden_BT, label, None)
 
+    compiled = jax.jit(features)
+
     other = jnp.where(hidden_BT[..., None], tokens[:, ::-1], tokens)
     assert not np.array_equal(tokens, other)
-    np.testing.assert_array_equal(features(model, tokens), features(model, other))
+    np.testing.assert_array_equal(compiled(model, tokens), compiled(model, other))
     found_TT = reach(model, tokens, features)
     hidden = np.asarray(hidden_BT[0])
     if name == "mar":  # the decoder's own mask token stands where the offset would
@@ -131,6 +133,7 @@ def test_hidden_slots_of_a_cell_are_told_apart_and_no_parameter_is_idle(name):
 
     cell_TD = features(model.embedding)[3:6]
     assert all(np.abs(cell_TD[i] - cell_TD[j]).max() > 1e-3 for i, j in ((0, 1), (0, 2), (1, 2)))
-    grads = jax.grad(lambda embedding: jnp.sum(jnp.sin(features(embedding))))(model.embedding)
+    of_embedding = jax.grad(lambda embedding: jnp.sum(jnp.sin(features(embedding))))
+    grads = jax.jit(of_embedding)(model.embedding)
     named = jax.tree_util.tree_leaves_with_path(grads)
     assert not [jax.tree_util.keystr(path) for path, leaf in named if not np.any(leaf)]

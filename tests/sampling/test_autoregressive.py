@@ -15,7 +15,7 @@ from lab.sampling.conditions import Known, blank, image_keys
 from lab.sampling.guidance import Guidance, Schedule
 from lab.sampling.sampler import sample
 from lab.sampling.settings import Settings
-from tests.models.worlds import config, stirred
+from tests.models.worlds import config, nats_per_image, stirred
 from tests.sampling.worlds import (
     CODES,
     IMAGES,
@@ -160,10 +160,11 @@ def test_draws_along_a_scan_are_of_its_distribution_and_end_what_begins_it():
     """ "subsample" visits the cells 0, 2, 1 of a row of three."""
     model = stirred(config("s2", **{"model.scan": "subsample"}), CODES, noise=0.5)
     label = jnp.full(MANY, 1)
-    nats = model.nats_per_image(IMAGES, jnp.full(len(IMAGES), 1), None)
+    nats = nats_per_image(model, IMAGES, jnp.full(len(IMAGES), 1))
     whole = np.exp(-np.asarray(nats, np.float64))
-    assert p_value(sample(model, label, KEYS, PLAIN), whole) > 1e-3
-    assert p_value(sample(model, label, KEYS, PLAIN), of_guided(1, [1, 1, 1])) < 1e-9
+    tokens = sample(model, label, KEYS, PLAIN)
+    assert p_value(tokens, whole) > 1e-3
+    assert p_value(tokens, of_guided(1, [1, 1, 1])) < 1e-9
 
     tokens = jnp.tile(jnp.array([[[2], [0], [3]]]), (MANY, 1, 1))
     between, last = (np.tile(hidden, (MANY, 1)) for hidden in ([0, 1, 0], [0, 0, 1]))
