@@ -18,7 +18,7 @@ import pathlib
 import sys
 import tempfile
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -67,6 +67,8 @@ def lpips_checks(folder: pathlib.Path, images: np.ndarray, others: np.ndarray) -
 
 def vqgan_checks(folder: pathlib.Path, images: np.ndarray, _: np.ndarray) -> Iterator[Check]:
     """taming-transformers' f16 with 16,384 codes, which are drawn around what the encoder gives."""
+    import jax
+
     torch = importlib.import_module("torch")
     shape = {
         "double_z": False,
@@ -91,17 +93,19 @@ def vqgan_checks(folder: pathlib.Path, images: np.ndarray, _: np.ndarray) -> Ite
         quantised, _, (_, _, ids) = theirs.encode(pixels)
         reconstruction = theirs.decode(quantised)
     path = saved(theirs.state_dict(), folder / "vqgan.safetensors")
-    ours, apply = adopted("configs/tokenizers/vqgan.py:f16-16384", path, "taming_vq")
-    codes = apply(lambda made, x: made.encode(x))(ours, images)
+    ours = adopted("configs/tokenizers/vqgan.py:f16-16384", path, "taming_vq")
+    codes = jax.jit(lambda made, x: made.encode(x))(ours, images)
     wrong = float(np.mean(np.asarray(codes).reshape(-1) != ids.numpy()))
     different = len(np.unique(ids.numpy()))
     yield Check(f"vqgan f16: {ids.numel()} ids, {different} different ones", wrong, 0.0)
-    decoded = apply(lambda made, x: made.decode(x))(ours, codes)
+    decoded = jax.jit(lambda made, x: made.decode(x))(ours, codes)
     yield compared("vqgan f16: reconstruction", decoded, channels_last(reconstruction))
 
 
 def kl_checks(folder: pathlib.Path, images: np.ndarray, _: np.ndarray) -> Iterator[Check]:
     """diffusers' AutoencoderKL as Stable Diffusion's f8."""
+    import jax
+
     torch = importlib.import_module("torch")
     made = importlib.import_module(DIFFUSERS_KL)
     theirs = with_vectors(
@@ -117,17 +121,17 @@ def kl_checks(folder: pathlib.Path, images: np.ndarray, _: np.ndarray) -> Iterat
         latent = theirs.encode(channels_first(images)).latent_dist
         reconstruction = theirs.decode(latent.mean).sample
     path = saved(theirs.state_dict(), folder / "kl.safetensors")
-    ours, apply = adopted("configs/tokenizers/kl.py:sd-f8", path, "diffusers_kl")
-    codes = apply(lambda made, x: made.encode(x))(ours, images)
+    ours = adopted("configs/tokenizers/kl.py:sd-f8", path, "diffusers_kl")
+    codes = jax.jit(lambda made, x: made.encode(x))(ours, images)
     mean = channels_last(latent.mean)
     yield compared("kl f8: mean", codes[..., :4], mean)
     yield compared("kl f8: log variance", codes[..., 4:], channels_last(latent.logvar))
-    decoded = apply(lambda made, x: made.decode(x))(ours, mean)
+    decoded = jax.jit(lambda made, x: made.decode(x))(ours, mean)
     yield compared("kl f8: reconstruction", decoded, channels_last(reconstruction))
 
 
-def adopted(config: str, path: pathlib.Path, family: str) -> tuple[Any, Callable]:
-    """Our autoencoder of a config with the weights of a file, and `jax.jit`."""
+def adopted(config: str, path: pathlib.Path, family: str) -> Any:
+    """Our autoencoder of a config with the weights of a file."""
     import jax
 
     from lab.core.config import TokenizerRunConfig
@@ -144,7 +148,7 @@ def adopted(config: str, path: pathlib.Path, family: str) -> tuple[Any, Callable
     leaves = fitted_leaves(run, file, names_of(family))
     build = autoencoder_builder(run, compute_dtype="float32")
     abstract = jax.eval_shape(build, jax.random.key(0))
-    return jax.tree.unflatten(jax.tree.structure(abstract), leaves), jax.jit
+    return jax.tree.unflatten(jax.tree.structure(abstract), leaves)
 
 
 def with_vectors(theirs: Any) -> Any:

@@ -31,10 +31,12 @@ import numpy as np
 from lab.core.errors import LabError
 from lab.core.scopes import CONVOLUTION, LOSS
 from lab.core.weights import NamedWeight, Turn, WeightFile, assign, read_weights
+from lab.layers.branched_convolution import convolve
 
 # torchvision's numbers of the convolutions of each stage; a 2 x 2 maximum precedes all but the
 # first stage.
 STAGES = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))
+SAME = ((1, 1), (1, 1))  # zeros around an image that keep its size under 3 x 3
 PUBLISHED_WIDTHS = (64, 128, 256, 512, 512)
 SHIFT = (-0.030, -0.088, -0.188)
 SCALE = (0.458, 0.448, 0.450)
@@ -89,13 +91,7 @@ def features(stages: list[list[dict[str, Any]]], images_BHWC: jax.Array) -> list
         x_BHWC = _halved(x_BHWC) if found else x_BHWC
         for layer in stage:
             with jax.named_scope(CONVOLUTION):
-                x_BHWC = jax.lax.conv_general_dilated(
-                    x_BHWC,
-                    jnp.asarray(layer["weight"], dtype),
-                    window_strides=(1, 1),
-                    padding="SAME",
-                    dimension_numbers=("NHWC", "HWIO", "NHWC"),
-                )
+                x_BHWC = convolve(x_BHWC, jnp.asarray(layer["weight"], dtype), 1, SAME)
             x_BHWC = jax.nn.relu(x_BHWC + jnp.asarray(layer["bias"], dtype).reshape(1, 1, 1, -1))
         found.append(x_BHWC)
     return found
