@@ -6,19 +6,21 @@
 
 The argument names the data, dead_leaves (default) or eurosat; a factor on all tokens may follow (a
 rehearsal of seconds), and then another design: `alone` are four of the runs trained without a
-trunk, for comparison, `isoflop` three budgets over the sizes.
+trunk, for comparison, `isoflop` three budgets over the sizes; `seeds` and `isoflop_seeds` are the
+cooldowns and the budgets with two seeds more.
 """
 
 import dataclasses
 
-from lab.core.designs import cooldowns, grid, isoflop
+from lab.core.designs import cooldowns, grid, isoflop, seeds
 from lab.core.sweep import Override, product
 from lab.core.sweep_argument import read_argument, suffix_of
 
 CONFIG = "configs/elm.py"
 SIZES = ["s8", "s7", "s6", "s5", "s4", "s3", "s2", "s1"]  # the longest first
 ALONE = ["s3", "s5"]
-DESIGNS = ["cooldowns", "alone", "isoflop"]
+DESIGNS = ["cooldowns", "alone", "isoflop", "seeds", "isoflop_seeds"]
+SEEDS = 3  # the first is that of the designs without the word
 BUDGETS_FLOPS = {
     3e12: ["s8", "s7", "s6", "s5", "s4", "s3"],
     1e12: ["s7", "s6", "s5", "s4", "s3", "s2"],
@@ -40,8 +42,9 @@ class Plan:
 
     @property
     def study(self) -> str:
-        """The folder of the study."""
-        design = "" if self.design == DESIGNS[0] else f"_{self.design}"
+        """The folder of the study; seeds lie beside the first."""
+        design = {"cooldowns": "", "seeds": ""}.get(self.design, f"_{self.design}")
+        design = design.removesuffix("_seeds")
         return f"surface_{self.data}{suffix_of(self.scale)}{design}"
 
     @property
@@ -59,7 +62,7 @@ def plan(argument: str) -> Plan:
 def sweep(argument: str = "dead_leaves") -> list[Override]:
     """Trunks and branches of each size; or another design."""
     made = plan(argument)
-    longer = 2 if made.design == "isoflop" else 1  # its longest run
+    longer = 2 if made.design.startswith("isoflop") else 1  # its longest run
     examples = round(EXAMPLES[made.data] * made.scale * longer)
     common: Override = {
         "study": made.study,
@@ -79,10 +82,13 @@ def sweep(argument: str = "dead_leaves") -> list[Override]:
         "execution.steps_per_dispatch": 10,
         "execution.checkpoint_every_steps": 1000,
     }
-    if made.design == "cooldowns":
-        return product(cooldowns(CONFIG, SIZES, made.tokens, fraction=FRACTION), [common])
+    more = seeds(SEEDS)[1:]
+    columns = cooldowns(CONFIG, SIZES, made.tokens, fraction=FRACTION)
+    if made.design in ("cooldowns", "seeds"):
+        return product(columns, *([more] if made.design == "seeds" else []), [common])
     common |= {"optimizer.schedule": "wsd", "optimizer.cooldown_fraction": FRACTION}
     if made.design == "alone":
         return product(grid(CONFIG, ALONE, made.tokens[1:3]), [common])
     budgets = {budget * made.scale: sizes for budget, sizes in BUDGETS_FLOPS.items()}
-    return product(isoflop(CONFIG, budgets, list(budgets)), [common])
+    parabolas = isoflop(CONFIG, budgets, list(budgets))
+    return product(parabolas, *([more] if made.design == "isoflop_seeds" else []), [common])
