@@ -26,7 +26,7 @@ ONLY_IN = {
     "time": {"lab/launch", "experiments", "tools", "benchmarks"},
     "datetime": {"lab/launch", "analysis", "experiments", "tools", "benchmarks"},
     "tensorflow_datasets": {"lab/data"},
-    "grain": {"lab/data"},
+    "grain": set(),
     "matplotlib": {"analysis", "experiments"},
     "pickle": set(),
     "marshal": set(),

@@ -7,7 +7,10 @@ the global batch, in its order, is the same for any number of hosts.
 
 from __future__ import annotations
 
+import collections
+import concurrent.futures
 import contextlib
+import functools
 import itertools
 from collections.abc import Iterator, Sequence
 
@@ -17,6 +20,8 @@ from lab.core.errors import LabError
 from lab.data.order import images_at
 from lab.data.tokens import ImageRows, Rows
 
+AT_HAND_BYTES = 2**20  # to copy so many takes less time than to wake a thread, twice
+
 Batch = dict[str, np.ndarray]  # tokens (b, T) uint8 or int32, label (b,) int32, weight (b,) float32
 
 
@@ -24,8 +29,8 @@ class Batches:
     """Training batches without end: each epoch is a new permutation of all examples.
 
     A batch may hold the end of one epoch and the start of the next. batch_size is global; `places`
-    are those of its rows that are made here (None: all). So many batches are made `together` ahead
-    of their use: to hand one over takes a thread longer than to make a small one.
+    are those of its rows that are made here (None: all). Ahead of their use so many batches are
+    made `together`, from one reading of the rows: for a small one most of the time is the call's.
     """
 
     def __init__(
@@ -44,41 +49,71 @@ class Batches:
         self._seed = seed
         self._together = together
 
-    def _batch(self, step: int) -> Batch:
-        places = step * self.batch_size + self._places
+    def _made(self, steps: range) -> list[Batch]:
+        """The batches of some steps, parts of arrays that they share."""
+        count = len(self._places)
+        places = np.concatenate([step * self.batch_size + self._places for step in steps])
         indices = images_at(self.examples, self._seed, places)
-        rows = self._rows.rows(indices, self._views(step))
-        return _as_batch(rows, np.ones(len(indices), np.float32))
+        rows = self._rows.rows(indices, self._views(steps))
+        return [
+            _as_batch(
+                Rows(rows.tokens[at : at + count], rows.labels[at : at + count]),
+                np.ones(count, np.float32),
+            )
+            for at in range(0, len(indices), count)
+        ]
 
-    def _views(self, step: int) -> np.ndarray | None:
-        """Which view of each of these images: drawn for the global batch, then cut."""
+    def _views(self, steps: range) -> np.ndarray | None:
+        """Which view of each of these images: drawn for each global batch, then cut."""
         if self._rows.views == 1:
             return None
-        draws = np.random.Generator(np.random.Philox(key=[self._seed, step]))
-        return draws.integers(self._rows.views, size=self.batch_size)[self._places]
+        draws = [np.random.Generator(np.random.Philox(key=[self._seed, step])) for step in steps]
+        views = [draw.integers(self._rows.views, size=self.batch_size) for draw in draws]
+        return np.concatenate([each[self._places] for each in views])
 
     def at(self, step: int) -> Batch:
         """The rows made here of the batch of a step."""
         if step < 0:
             raise IndexError(f"step {step} is negative")
-        return self._batch(step)
+        return self._made(range(step, step + 1))[0]
+
+    @functools.cached_property
+    def _at_hand(self) -> bool:
+        """Whether batches are made where they are asked for, since a thread would take longer."""
+        if not self._rows.in_memory:
+            return False
+        each_bytes = self._rows.rows([0]).tokens.nbytes
+        return self._together * len(self._places) * each_bytes <= AT_HAND_BYTES
 
     @contextlib.contextmanager
     def prefetched(self, start: int, stop: int, *, ahead: int = 4) -> Iterator[Iterator[Batch]]:
-        """Batches of steps [start, stop), made ahead by a thread that the context ends."""
-        import grain
+        """Batches of steps [start, stop), made ahead by a thread that ends with the context.
 
-        def made(first: int) -> list[Batch]:
-            return [self._batch(step) for step in range(first, min(first + self._together, stop))]
+        Small batches of rows in memory are made when they are asked for.
+        """
+        firsts = range(start, stop, self._together)
+        groups = (range(first, min(first + self._together, stop)) for first in firsts)
+        if self._at_hand:
+            yield (batch for group in groups for batch in self._made(group))
+            return
+        made: collections.deque[concurrent.futures.Future[list[Batch]]] = collections.deque()
+        with concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="batches") as thread:
 
-        groups = grain.MapDataset.range(start, stop, self._together).map(made)
-        buffered = max(2, ahead // self._together)
-        options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=buffered)
-        iterator = iter(groups.to_iter_dataset(options))
-        try:
-            yield itertools.chain.from_iterable(iterator)
-        finally:
-            iterator.close()
+            def begin(most: int) -> None:
+                made.extend(thread.submit(self._made, g) for g in itertools.islice(groups, most))
+
+            def found() -> Iterator[Batch]:
+                begin(max(2, ahead // self._together))
+                while made:
+                    group = made.popleft().result()  # raises what the thread has
+                    begin(1)
+                    yield from group
+
+            try:
+                yield found()
+            finally:
+                for waiting in made:
+                    waiting.cancel()
 
 
 class ValidationBatches:

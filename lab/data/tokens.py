@@ -75,6 +75,11 @@ class ImageRows(Protocol):
         ...
 
     @property
+    def in_memory(self) -> bool:
+        """Whether to get rows is to copy them: nothing is read or decoded."""
+        ...
+
+    @property
     def views(self) -> int:
         """Views of each image; view 0 is the image itself."""
         ...
@@ -90,6 +95,7 @@ class TokenTable:
     """All tokens (N, T) and labels (N,) of a split in memory: decoding is paid once."""
 
     views = 1
+    in_memory = True
 
     def __init__(self, rows: Rows, *, are_images: bool = False):
         self.tokens = rows.tokens
@@ -140,6 +146,7 @@ class ViewedRows:
         self._sources = sources
         self.views = len(sources)
         self.are_images = sources[0].are_images
+        self.in_memory = all(source.in_memory for source in sources)
 
     def __len__(self) -> int:
         return len(self._sources[0])
@@ -163,6 +170,7 @@ class MirroredImages:
     def __init__(self, images: ImageRows, shape: tuple[int, int, int]):
         self._images = images
         self._shape = shape
+        self.in_memory = images.in_memory
 
     def __len__(self) -> int:
         return len(self._images)
@@ -199,6 +207,7 @@ class Stream:
     """Tokens read and encoded as they are asked for: for what does not fit in memory."""
 
     views = 1
+    in_memory = False
 
     def __init__(self, source: Source, encoder: Encoder, *, are_images: bool = False):
         self._source = source

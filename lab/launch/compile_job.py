@@ -61,6 +61,7 @@ class Unread:
 
     count: int
     are_images: bool = False
+    in_memory: bool = False
     views: int = 1
 
     def __len__(self) -> int:

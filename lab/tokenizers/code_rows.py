@@ -41,6 +41,7 @@ class CodeRows:
     """
 
     are_images = False
+    in_memory = False
 
     def __init__(
         self, shards: Shards, tokenizer: CodeTokenizer, *, examples: int, augmentation: str

@@ -96,8 +96,7 @@ class Pack:
         """Wait until all have asked, and start; what comes of this seat's updates."""
         with self._changed:
             self._steps = self._steps or steps
-            self._asked[number] = (state, asked)
-            self._changed.notify_all()
+            self._asked[number] = (state, asked)  # the last one to ask starts all, below
             while number in self._asked:
                 if set(self._asked) == self._open:
                     self._start_all()

@@ -1,7 +1,6 @@
 """Batches: permutations per epoch, hosts, prefetching, and the masked last batch."""
 
 import threading
-import time
 
 import grain
 import numpy as np
@@ -88,9 +87,21 @@ def test_the_order_is_that_of_the_stream_in_batches(rows):
         assert np.array_equal(labels, order[step])
 
 
+class Elsewhere(TokenTable):
+    """Rows that a thread makes ahead."""
+
+    in_memory = False
+
+
+@pytest.fixture(params=[TokenTable, Elsewhere])
+def either(request, rows):
+    """The rows in memory, and the same as if they were to be read."""
+    return request.param(rows.rows(range(COUNT)))
+
+
 @pytest.mark.parametrize("together", [1, 5, 100])
-def test_prefetched_batches_are_those_of_at(rows, together):
-    batches = Batches(rows, seed=0, batch_size=4, places=[1, 3], together=together)
+def test_prefetched_batches_are_those_of_at(either, together):
+    batches = Batches(either, seed=0, batch_size=4, places=[1, 3], together=together)
     with batches.prefetched(3, 20) as ahead:
         found = list(ahead)
     assert len(found) == 17
@@ -99,28 +110,47 @@ def test_prefetched_batches_are_those_of_at(rows, together):
             assert np.array_equal(values, batch[name])
 
 
+def started_by(work):
+    """The names of threads that came while the work ran."""
+    before = set(threading.enumerate())
+    work()
+    return [thread.name for thread in set(threading.enumerate()) - before]
+
+
+@pytest.mark.parametrize(
+    ("kind", "copies", "threads"), [(TokenTable, 1, 0), (Elsewhere, 1, 1), (TokenTable, 2**16, 1)]
+)
+def test_small_batches_in_memory_are_made_without_a_thread(rows, kind, copies, threads):
+    table = kind(Rows(np.tile(rows.tokens, (1, copies)), rows.labels))
+    batches = Batches(table, seed=0, batch_size=4, together=2)
+    with batches.prefetched(0, 10) as ahead:
+        assert len(started_by(lambda: next(ahead))) == threads
+
+
 def test_prefetching_ends_with_its_context(rows):
     before = set(threading.enumerate())  # one of an earlier test may end meanwhile
-    batches = Batches(rows, seed=0, batch_size=4)
+    batches = Batches(Elsewhere(rows.rows(range(COUNT))), seed=0, batch_size=4)
     with batches.prefetched(0, 10_000) as ahead:
         next(ahead)
     with pytest.raises(KeyboardInterrupt), batches.prefetched(0, 10_000) as ahead:
         next(ahead)
         raise KeyboardInterrupt
-    end = time.monotonic() + 10  # its thread still finishes the batch in hand
-    while set(threading.enumerate()) - before and time.monotonic() < end:
-        time.sleep(0.01)
     assert not set(threading.enumerate()) - before
     with batches.prefetched(5, 5) as ahead:
         assert list(ahead) == []
 
 
-def test_an_error_while_prefetching_reaches_the_reader(rows):
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_an_error_while_prefetching_reaches_the_reader(rows, in_memory):
     class Broken(TokenTable):
         def rows(self, indices, views=None):
-            raise LabError("record 3 cannot be read")
+            if len(indices) > 1:
+                raise LabError("record 3 cannot be read")
+            return super().rows(indices)
 
-    batches = Batches(Broken(rows.rows(range(COUNT))), seed=0, batch_size=4)
+    broken = Broken(rows.rows(range(COUNT)))
+    broken.in_memory = in_memory
+    batches = Batches(broken, seed=0, batch_size=4)
     with pytest.raises(LabError, match="record 3"), batches.prefetched(0, 5) as ahead:
         next(ahead)
 
