@@ -195,7 +195,7 @@ def sides_kept(
 ) -> tuple[str, ...]:
     """The sides of an image that a model can keep: of raster order those that begin its scan."""
     from lab.launch.sample_job import hidden_part
-    from lab.models.scans import scan
+    from lab.models.scans import known_begins, scan
 
     if model.order != "raster" or model.scan == "any":
         return SIDES
@@ -204,10 +204,9 @@ def sides_kept(
 
     def begins(side: str) -> bool:
         try:
-            along = hidden_part(f"{side}:{share}", grid)[::slots][cells]
+            return known_begins(hidden_part(f"{side}:{share}", grid)[::slots][cells])
         except LabError:
             return False  # so small a share of this side is nothing
-        return not (along[:-1] & ~along[1:]).any()
 
     return tuple(filter(begins, SIDES))
 

@@ -20,6 +20,11 @@ def scan(name: str, rows: int, columns: int) -> np.ndarray:
     return np.array([row * columns + column for row, column in ordered])
 
 
+def known_begins(hidden: np.ndarray) -> bool:
+    """Whether in rows (..., N) along a scan nothing that is known comes after what is drawn."""
+    return not (hidden[..., :-1] & ~hidden[..., 1:]).any()
+
+
 def _rows(row: int, column: int, rows: int, columns: int) -> Key:
     """Raster order: row after row, each from the left."""
     return row, column

@@ -16,6 +16,7 @@ from lab.core.keys import Stream, key
 from lab.models.drawing import Drawing
 from lab.models.masked import MaskedOrder
 from lab.models.orders import ANY, RasterOrder
+from lab.models.scans import known_begins
 from lab.sampling.guidance import Guidance
 
 if TYPE_CHECKING:
@@ -92,8 +93,7 @@ def check_beginning(hidden_BT: np.ndarray, order: RasterOrder) -> None:
         if np.any(hidden_BNS != hidden_BNS[..., :1]):
             raise LabError("known tokens: a cell is known or drawn as a whole")
         return
-    hidden_BT = order.path().along(hidden_BT)
-    if np.any(hidden_BT[:, :-1] & ~hidden_BT[:, 1:]):
+    if not known_begins(order.path().along(hidden_BT)):
         raise LabError(
             f'known tokens: this model draws along the scan "{order.scan}", so that a known '
             "position may not come after one that is drawn; keep a beginning of the scan"
