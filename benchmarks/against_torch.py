@@ -151,8 +151,8 @@ def theirs_of(job: Any, params: Any) -> Any:
     """PyTorch's model with these weights."""
     from benchmarks.torch_llama import Llama
 
-    spec = params.backbone.spec
-    return Llama(params, params.order.angles(spec.width // spec.heads))
+    spec, order = params.backbone.spec, params.order
+    return Llama(params, order.angles(spec.width // spec.heads, order.path()))
 
 
 def differences(job: Any, params: Any, batch: dict[str, Any], *, dtype: str) -> tuple[float, float]:

@@ -13,7 +13,7 @@ the one that is forecast: `ladder.py` trains it after the forecast is frozen.
 import dataclasses
 
 from lab.core.designs import cooldowns
-from lab.core.sweep import Override, chain, product
+from lab.core.sweep import Override, product
 from lab.core.sweep_argument import read_argument, suffix_of
 
 FIT_SIZES = ["s6", "s5", "s4", "s3", "s2", "s1"]  # the longest first, so that cores end together
@@ -97,9 +97,4 @@ def sweep(argument: str = "dead_leaves") -> list[Override]:
         for run in [*alone, *branched]
         if run["config"].endswith(f":{size}")
     ]
-    # The forecast run has both cores to itself: two devices, half of each batch on either.
-    both: Override = {"execution.devices": 2, "execution.layout": "ddp"}
-    return chain(
-        product(small, [common]),
-        product([at_full(FORECAST_SIZE)], [{**common, **both}]),
-    )
+    return product([*small, at_full(FORECAST_SIZE)], [common])
