@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -57,8 +58,9 @@ class Pack:
         self.seats = [Seat(self, number) for number in range(seats)]
         self._open = set(range(seats))
         self._asked: dict[int, tuple[Any, Asked]] = {}
-        self._given: dict[int, Row | Exception] = {}
-        self._changed = threading.Condition()
+        # What comes of the updates: a box for each, since threads that wake under one lock queue.
+        self._given = [queue.SimpleQueue[Row | Exception]() for _ in self.seats]
+        self._lock = threading.Lock()
         self._states: list[State] = []  # of each device: (L, ...)
         self._spare: list[Asked] = []  # of each device: for seats that nobody sits on
         self._steps: Steps | None = None
@@ -78,7 +80,7 @@ class Pack:
 
     def programs(self, device: jax.Device, job: Job[Any]) -> _Programs:
         """What the runs of a device compile once: those of the first one that came."""
-        with self._changed:
+        with self._lock:
             if device not in self._programs:
                 steps = job.steps()
                 steps = dataclasses.replace(steps, evaluate=_by_one_thread(steps.evaluate))
@@ -86,37 +88,36 @@ class Pack:
             return self._programs[device]
 
     def leave(self, number: int) -> None:
-        """The run of a seat asks for nothing more."""
-        with self._changed:
+        """The run of a seat asks for nothing more; the others may have waited for it only."""
+        with self._lock:
             self._open.discard(number)
             self._asked.pop(number, None)
-            self._changed.notify_all()
+            self._start_if_all_asked()
 
     def started(self, number: int, steps: Steps, state: Any, asked: Asked) -> Row:
-        """Wait until all have asked, and start; what comes of this seat's updates."""
-        with self._changed:
+        """Wait until all have asked, the last of whom starts; what comes of this seat's updates."""
+        with self._lock:
             self._steps = self._steps or steps
-            self._asked[number] = (state, asked)  # the last one to ask starts all, below
-            while number in self._asked:
-                if set(self._asked) == self._open:
-                    self._start_all()
-                else:
-                    self._changed.wait()
-            given = self._given.pop(number)
+            self._asked[number] = (state, asked)
+            self._start_if_all_asked()
+        given = self._given[number].get()
         if isinstance(given, Exception):
             raise given
         return given
 
-    def _start_all(self) -> None:
+    def _start_if_all_asked(self) -> None:
         """Under the lock, while all others wait."""
+        if not self._asked or set(self._asked) != self._open:
+            return
         asked, self._asked = self._asked, {}
         try:
-            self._given = self._update(asked)
+            given: Mapping[int, Row | Exception] = self._update(asked)
         except Exception as error:  # noqa: BLE001 every one of the runs raises it
-            self._given = dict.fromkeys(asked, error)
-        self._changed.notify_all()
+            given = dict.fromkeys(asked, error)
+        for number, each in given.items():
+            self._given[number].put(each)
 
-    def _update(self, asked: Mapping[int, tuple[Any, Asked]]) -> dict[int, Row | Exception]:
+    def _update(self, asked: Mapping[int, tuple[Any, Asked]]) -> dict[int, Row]:
         assert self._steps is not None  # who asked brought them
         self._seat_states(asked)
         self._spare = self._spare or self._spares(next(iter(asked.values()))[1])

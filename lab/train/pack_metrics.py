@@ -21,10 +21,10 @@ class Fetched:
 
     def of(self, name: str) -> np.ndarray:
         """All rows of a metric. Waits for the devices."""
-        with self._lock:
-            if name not in self._host:
-                self._host[name] = np.asarray(self.metrics[name])
-            return self._host[name]
+        if not self._host:  # all metrics together, so that there is one lock to queue at
+            with self._lock:
+                self._host = self._host or {n: np.asarray(m) for n, m in self.metrics.items()}
+        return self._host[name]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,113 @@
+"""The figure and the numbers of the second part, beyond the step of masked models.
+
+    python experiments/08_exponents/beyond.py [FOLDER]
+
+FOLDER (default: results beside this file) holds exponents_beyond_S0 and so on.
+"""
+
+import itertools
+import pathlib
+import sys
+
+import numpy as np
+from figure import HERE, KINDS, compared, exponents, hull, interval, ratios
+
+from analysis import Table, fit, read_runs
+from analysis.forms import power_floor
+
+STUDY = "exponents_beyond_"
+FORMS = ("separable", "skaling", "shared_exponent", "kaplan")
+
+
+def means(table: Table) -> dict[tuple[float, float], np.ndarray]:
+    """Bits a dimension of the seeds, by block parameters and images."""
+    runs = table.runs
+    images = (runs["D_tokens"] / runs["tokens_per_image"]).round()
+    found: dict[tuple[float, float], list[float]] = {}
+    for n, seen, bits in zip(runs["N"], images, runs["bits_per_dim"], strict=True):
+        found.setdefault((float(n), float(seen)), []).append(float(bits))
+    return {key: np.asarray(values) for key, values in sorted(found.items())}
+
+
+def say_ends(ends: dict[tuple[float, float], np.ndarray]) -> None:
+    """Mean and standard deviation over seeds of each size and length, and the pooled one."""
+    for n in sorted({n for n, _ in ends}):
+        of = {seen: values for (size, seen), values in ends.items() if size == n}
+        cells = [f"{seen:,.0f}: {v.mean():.4f} ({len(v)})" for seen, v in of.items()]
+        print(f"N {n:,.0f}: {'; '.join(cells)}")
+    several = [np.log(v) for v in ends.values() if len(v) > 1]
+    if several:
+        freedom = sum(len(v) - 1 for v in several)
+        pooled = np.sqrt(sum(np.sum((v - v.mean()) ** 2) for v in several) / freedom)
+        print(f"standard deviation of a seed: {pooled:.4f} (log, {freedom} degrees of freedom)")
+
+
+def along_data(kind: str, table: Table) -> None:
+    """L(D) at each size: E + B D^-b."""
+    for n in np.unique(table.variable("N")):
+        law = fit(power_floor("D"), table.select(table.variable("N") == n))
+        print(f"{kind} at N {n:,.0f}: {law.summary()}")
+
+
+def laws(kind: str, table: Table, drawn: dict[str, dict[str, np.ndarray]]) -> None:
+    """The laws of the two variables, where there are sizes enough for them."""
+    if len(np.unique(table.variable("N"))) < 3:
+        print(f"{kind}: too few sizes for L(N, D)")
+        return
+    for form in FORMS:
+        print(fit(form, table).summary())
+    law = fit("separable", table)
+    if not law.status.refused:
+        drawn[kind] = exponents(law)
+        said = (f"{name} {interval(each)}" for name, each in drawn[kind].items())
+        print(f"exponents of {kind}: {', '.join(said)}; residual {law.residual_sd:.4f} (log)")
+
+
+def main() -> None:
+    """Draw and print what is there."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    folder = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else HERE / "results"
+    kinds = [kind for kind in KINDS if (folder / f"{STUDY}{kind}").is_dir()]
+    if not kinds:
+        raise SystemExit(f"error: {folder}: holds no {STUDY}S0 and so on")
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(7.6, 3.4), layout="constrained")
+    frontiers, drawn = {}, {}
+    for number, kind in enumerate(kinds):
+        table, color = read_runs(folder / f"{STUDY}{kind}"), f"C{number}"
+        print(f"\n## {KINDS[kind]}: {len(table)} runs\n")
+        ends = means(table)
+        say_ends(ends)
+        laws(kind, table, drawn)
+        along_data(kind, table)
+        runs = table.runs.groupby(["N", "D_tokens"])[["C_flops", "bits_per_dim"]].mean()
+        c_flops, bits = (runs[name].to_numpy(float) for name in ("C_flops", "bits_per_dim"))
+        frontiers[kind] = hull(c_flops, bits)
+        left.plot(c_flops, bits, "o", markersize=2.5, color=color, alpha=0.5)
+        left.plot(*frontiers[kind], "-", linewidth=1.2, color=color, label=KINDS[kind])
+        for n, style in zip(
+            sorted({n for n, _ in ends})[::-1], ("-", "--", "-.", ":"), strict=False
+        ):
+            of = {seen: v for (size, seen), v in ends.items() if size == n}
+            low, middle, high = np.transpose([[v.min(), v.mean(), v.max()] for v in of.values()])
+            bars = np.stack([middle - low, high - middle])
+            right.errorbar(list(of), middle, bars, fmt=style, color=color, linewidth=1, capsize=2)
+    compared(drawn)
+    for one, other in itertools.combinations(frontiers, 2):
+        print(ratios(frontiers, other, one))
+    left.set(xscale="log", yscale="log", xlabel="C, counted FLOPs", ylabel="bits/dim")
+    left.legend(frameon=False, fontsize=6)
+    right.set(xscale="log", yscale="log", xlabel="images; a line a size, bars: all seeds")
+    for axes in (left, right):
+        axes.set_yticks([1, 1.1, 1.2, 1.3, 1.4, 1.5], ["1", "1.1", "1.2", "1.3", "1.4", "1.5"])
+        axes.minorticks_off()
+    seen = [32_768, 65_536, 131_072, 262_144, 524_288]
+    right.set_xticks(seen, [f"{each:,}" for each in seen], fontsize=6)
+    figure.savefig(HERE / "results" / "beyond.svg", metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    main()
