@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import importlib
 import pathlib
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from lab.core.cores import core_count
 from lab.core.errors import LabError
 from lab.data.png import decode_image
 from lab.data.prepare import default_data_dir, default_manual_dir, prepare
@@ -19,6 +21,7 @@ from lab.data.provenance import Provenance, provenance_digest
 from lab.data.recipe import Recipe, Request
 
 SPLITS = ("train", "validation", "test")
+LARGE_BYTES = 2**13  # of an encoded image
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,13 +58,25 @@ class Source:
         """The examples at these indices; a corrupt record is one clear error."""
         try:
             records = self._records.__getitems__([int(index) for index in indices])
-            return [self._decode(record) for record in records]
+            return self._decoded(records)
         except (OSError, ValueError, RuntimeError) as error:
             line = " ".join(str(error).split())[:200]
             raise LabError(
                 f"{self.info.name}: {self.info.stored_split}: a record cannot be read: {line}; "
                 f"remove the data set's folder and it is prepared again"
             ) from error
+
+    def _decoded(self, records: Sequence[bytes]) -> list[dict[str, Any]]:
+        """Large images on all cores: small ones would queue for Python's lock.
+
+        (On two cores JPEG of 400 x 350 pixels take .7 to .8 times as long as by one thread, PNG of
+        32 x 32 would take 1.4 times.)
+        """
+        threads = min(core_count(), len(records))
+        if threads == 1 or sum(map(len, records)) < LARGE_BYTES * len(records):
+            return [self._decode(record) for record in records]
+        with concurrent.futures.ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
+            return list(pool.map(self._decode, records))
 
     def _decode(self, record: bytes) -> dict[str, Any]:
         example = self._parser.parse_example(record)

@@ -33,7 +33,7 @@ from lab.launch.claim import HeldElsewhere, claimed
 EXAMPLES_PER_SHARD = 2048  # what a kill costs at most, and what one host has to do at least
 MOST_SHARDS = 1024
 PER_DEVICE = 64  # images handed over at once: a multiple of what a device encodes in one call
-READERS = 4  # threads that decode images while the devices encode
+READERS = 2  # threads that read images while the devices encode; large ones decode on all cores
 
 T = TypeVar("T")
 
