@@ -322,7 +322,7 @@ def parts_of(flags: argparse.Namespace) -> list[Callable[[], Any]]:
     """What is measured, in order."""
     made: list[Callable[[], Any]] = []
 
-    for cores in flags.cores:
+    for cores in () if flags.no_training else flags.cores:
         for dtype in flags.dtypes:
             case = Case(width=0, dtype=dtype, cores=cores, rounds=flags.rounds)
             cases = [dataclasses.replace(case, width=width) for width in flags.widths]
@@ -358,7 +358,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--dtypes", nargs="+", choices=sorted(LEAST), default=dtypes)
     made.add_argument("--cores", type=int, nargs="+", choices=(1, 2), default=[1, 2])
     made.add_argument("--rounds", type=int, default=9, help="in which the ways take turns (9)")
-    made.add_argument("--no-sampling", action="store_true", help="training only")
+    only = made.add_mutually_exclusive_group()
+    only.add_argument("--no-sampling", action="store_true", help="training only")
+    only.add_argument("--no-training", action="store_true", help="sampling only")
     add_flags(made)
     return made
 
