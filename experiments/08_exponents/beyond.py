@@ -10,7 +10,15 @@ import pathlib
 import sys
 
 import numpy as np
-from figure import HERE, KINDS, compared, exponents, hull, interval, ratios
+from figure import (  # pyrefly: ignore
+    HERE,
+    KINDS,
+    compared,
+    exponents,
+    hull,
+    interval,
+    ratios,
+)
 
 from analysis import Table, fit, read_runs
 from analysis.forms import power_floor
