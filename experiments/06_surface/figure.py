@@ -23,14 +23,20 @@ FORMS = ("separable", "skaling", "shared_exponent", "kaplan")
 
 
 def panels(axes, study: pathlib.Path) -> None:
-    """Loss against tokens, a line a size; and against FLOPs, where the isoFLOP grid is too."""
+    """Loss against tokens, a line a size; and against FLOPs, where the isoFLOP grid is too.
+
+    A dot is a run, a line goes through the means of seeds.
+    """
     table = read_runs(study)
     left, right = axes
     for n in np.unique(table.variable("N")):
         runs = table.runs[table.runs["N"] == n]
-        loss = runs["loss_nats_per_token"]
-        left.plot(runs["D_tokens"], loss, "o-", markersize=3, linewidth=1, label=f"{n:,.0f}")
-        right.plot(runs["C_flops"], loss, "o-", markersize=3, linewidth=1)
+        mean = runs.groupby("D_tokens")[["C_flops", "loss_nats_per_token"]].mean()
+        (line,) = left.plot(mean.index, mean["loss_nats_per_token"], linewidth=1, label=f"{n:,.0f}")
+        right.plot(mean["C_flops"], mean["loss_nats_per_token"], linewidth=1)
+        for axis, along in ((left, "D_tokens"), (right, "C_flops")):
+            dots = {"markersize": 2.5, "color": line.get_color()}
+            axis.plot(runs[along], runs["loss_nats_per_token"], "o", **dots)
     grid = study.parent / f"{study.name}_isoflop"
     if grid.is_dir():
         runs = read_runs(grid).runs
