@@ -20,14 +20,17 @@ from figure import (  # pyrefly: ignore
     ratios,
 )
 
-from analysis import Table, fit, read_runs
+from analysis import Fit, Table, fit, read_runs
 from analysis.forms import power_floor
 
 STUDY = "exponents_beyond_"
+STYLES = ("-", "--", "-.", ":")  # the largest size first
+LATE_TOKENS = 130_000 * 64
+FLOORS = (1.8, 1.86, 1.92)  # nats/token, common to both kinds
 FORMS = ("separable", "skaling", "shared_exponent", "kaplan")
 
 
-def means(table: Table) -> dict[tuple[float, float], np.ndarray]:
+def by_end(table: Table) -> dict[tuple[float, float], np.ndarray]:
     """Bits a dimension of the seeds, by block parameters and images."""
     runs = table.runs
     images = (runs["D_tokens"] / runs["tokens_per_image"]).round()
@@ -57,18 +60,37 @@ def along_data(kind: str, table: Table) -> None:
         print(f"{kind} at N {n:,.0f}: {law.summary()}")
 
 
-def laws(kind: str, table: Table, drawn: dict[str, dict[str, np.ndarray]]) -> None:
+def laws(kind: str, table: Table, drawn: dict[str, dict[str, dict[str, np.ndarray]]]) -> None:
     """The laws of the two variables, where there are sizes enough for them."""
     if len(np.unique(table.variable("N"))) < 3:
         print(f"{kind}: too few sizes for L(N, D)")
         return
     for form in FORMS:
         print(fit(form, table).summary())
-    law = fit("separable", table)
-    if not law.status.refused:
-        drawn[kind] = exponents(law)
-        said = (f"{name} {interval(each)}" for name, each in drawn[kind].items())
-        print(f"exponents of {kind}: {', '.join(said)}; residual {law.residual_sd:.4f} (log)")
+    late = table.variable("D") > LATE_TOKENS
+    ways = {
+        "separable": fit("separable", table),
+        "separable, 131,072 images and more": fit("separable", table.select(late)),
+        "skaling": fit("skaling", table),
+    }
+    ways |= {f"separable, E = {e:g}": fit("separable", table, pinned={"E": e}) for e in FLOORS}
+    for way, law in ways.items():
+        if law.status.refused:
+            print(f"{kind}, {way}: {law.status}")
+            continue
+        found = exponents(law) if way != "skaling" else outer_exponents(law)
+        drawn.setdefault(way, {})[kind] = found
+        said = (f"{name} {interval(each)}" for name, each in found.items())
+        print(
+            f"exponents of {kind}, {way}: {', '.join(said)}; residual {law.residual_sd:.4f} (log)"
+        )
+
+
+def outer_exponents(law: Fit) -> dict[str, np.ndarray]:
+    """Those of the reducible loss far from the other variable, A (N^-a + R D^-b)^k."""
+    of = law.form.public(law.draws.theta, law.estimate.scale)
+    a, b, k = of["a"], of["b"], of["k"]
+    return {"N": a * k, "D": b * k, "C": k * a * b / (a + b)}
 
 
 def main() -> None:
@@ -83,11 +105,11 @@ def main() -> None:
     if not kinds:
         raise SystemExit(f"error: {folder}: holds no {STUDY}S0 and so on")
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(7.6, 3.4), layout="constrained")
-    frontiers, drawn = {}, {}
+    frontiers, drawn = {}, {}  # exponents by way of fitting, then kind
     for number, kind in enumerate(kinds):
         table, color = read_runs(folder / f"{STUDY}{kind}"), f"C{number}"
         print(f"\n## {KINDS[kind]}: {len(table)} runs\n")
-        ends = means(table)
+        ends = by_end(table)
         say_ends(ends)
         laws(kind, table, drawn)
         along_data(kind, table)
@@ -97,13 +119,15 @@ def main() -> None:
         left.plot(c_flops, bits, "o", markersize=2.5, color=color, alpha=0.5)
         left.plot(*frontiers[kind], "-", linewidth=1.2, color=color, label=KINDS[kind])
         for n, style in zip(
-            sorted({n for n, _ in ends})[::-1], ("-", "--", "-.", ":"), strict=False
+            sorted({n for n, _ in ends})[::-1], itertools.cycle(STYLES), strict=False
         ):
             of = {seen: v for (size, seen), v in ends.items() if size == n}
             low, middle, high = np.transpose([[v.min(), v.mean(), v.max()] for v in of.values()])
             bars = np.stack([middle - low, high - middle])
             right.errorbar(list(of), middle, bars, fmt=style, color=color, linewidth=1, capsize=2)
-    compared(drawn)
+    for way, kinds_drawn in drawn.items():
+        print(f"\n{way}:")
+        compared(kinds_drawn)
     for one, other in itertools.combinations(frontiers, 2):
         print(ratios(frontiers, other, one))
     left.set(xscale="log", yscale="log", xlabel="C, counted FLOPs", ylabel="bits/dim")

@@ -10,7 +10,8 @@ size one run at a constant rate, and a cooldown per length from its checkpoints.
 lengths may follow (the third line: a rehearsal), and then the largest size.
 
 `beyond` goes on where `surface` stops, for a GPU: eight times the images in batches of 32, three
-seeds; the third part of its argument is one of the kinds. `beyond_rates` are the rates for it.
+seeds; the third part of its argument is one of the kinds (default: all). `beyond_rates` are the
+rates for it.
 """
 
 import dataclasses
@@ -54,8 +55,6 @@ BEYOND_IMAGES = [524_288, 262_144, 131_072, 65_536, 32_768]
 BEYOND_BATCH, BEYOND_DISPATCH, SEEDS = 32, 32, 3
 BEYOND_RATES, BEYOND_RATES_IMAGES, BEYOND_RATES_BATCH = (0.006, 0.012, 0.024, 0.048), 65_536, 64
 FRACTION = 0.2  # of a run cools down
-
-
 PARTS = ["surface", "rates", "beyond", "beyond_rates"]
 
 

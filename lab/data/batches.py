@@ -30,7 +30,8 @@ class Batches:
 
     A batch may hold the end of one epoch and the start of the next. batch_size is global; `places`
     are those of its rows that are made here (None: all). Ahead of their use so many batches are
-    made `together`, from one reading of the rows: for a small one most of the time is the call's.
+    made `together`, of rows in memory from one reading: for a small one most of the time is the
+    call's.
     """
 
     def __init__(
@@ -50,6 +51,13 @@ class Batches:
         self._together = together
 
     def _made(self, steps: range) -> list[Batch]:
+        """The batches of some steps; what must be read first is read for one after the other."""
+        if self._rows.in_memory:
+            return self._from_one_reading(steps)
+        each = (range(step, step + 1) for step in steps)
+        return [batch for one in each for batch in self._from_one_reading(one)]
+
+    def _from_one_reading(self, steps: range) -> list[Batch]:
         """The batches of some steps, parts of arrays that they share."""
         count = len(self._places)
         places = np.concatenate([step * self.batch_size + self._places for step in steps])

@@ -73,7 +73,7 @@ class Source:
         32 x 32 would take 1.4 times.)
         """
         threads = min(core_count(), len(records))
-        if threads == 1 or sum(map(len, records)) < LARGE_BYTES * len(records):
+        if threads <= 1 or sum(map(len, records)) < LARGE_BYTES * len(records):
             return [self._decode(record) for record in records]
         with concurrent.futures.ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
             return list(pool.map(self._decode, records))

@@ -59,7 +59,7 @@ class Pack:
         self._open = set(range(seats))
         self._asked: dict[int, tuple[Any, Asked]] = {}
         # What comes of the updates: a box for each, since threads that wake under one lock queue.
-        self._given = [queue.SimpleQueue[Row | Exception]() for _ in self.seats]
+        self._given = [queue.SimpleQueue[Row | BaseException]() for _ in self.seats]
         self._lock = threading.Lock()
         self._states: list[State] = []  # of each device: (L, ...)
         self._spare: list[Asked] = []  # of each device: for seats that nobody sits on
@@ -88,7 +88,10 @@ class Pack:
             return self._programs[device]
 
     def leave(self, number: int) -> None:
-        """The run of a seat asks for nothing more; the others may have waited for it only."""
+        """The run of a seat asks for nothing more.
+
+        Where the others waited for it only, this starts (and may compile) their updates.
+        """
         with self._lock:
             self._open.discard(number)
             self._asked.pop(number, None)
@@ -101,7 +104,7 @@ class Pack:
             self._asked[number] = (state, asked)
             self._start_if_all_asked()
         given = self._given[number].get()
-        if isinstance(given, Exception):
+        if isinstance(given, BaseException):
             raise given
         return given
 
@@ -111,8 +114,8 @@ class Pack:
             return
         asked, self._asked = self._asked, {}
         try:
-            given: Mapping[int, Row | Exception] = self._update(asked)
-        except Exception as error:  # noqa: BLE001 every one of the runs raises it
+            given: Mapping[int, Row | BaseException] = self._update(asked)
+        except BaseException as error:  # noqa: BLE001 every one of the runs raises it
             given = dict.fromkeys(asked, error)
         for number, each in given.items():
             self._given[number].put(each)

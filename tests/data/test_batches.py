@@ -110,6 +110,34 @@ def test_prefetched_batches_are_those_of_at(either, together):
             assert np.array_equal(values, batch[name])
 
 
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_batches_made_together_have_the_views_of_their_steps(rows, in_memory):
+    mirrored = TokenTable(Rows(rows.tokens[:, ::-1].copy(), rows.labels))
+    views = ViewedRows([rows, mirrored])
+    views.in_memory = in_memory
+    batches = Batches(views, seed=3, batch_size=6, places=[0, 2, 5], together=4)
+    with batches.prefetched(2, 13) as ahead:
+        found = [batch["tokens"] for batch in ahead]
+    expected = [batches.at(step)["tokens"] for step in range(2, 13)]
+    assert np.array_equal(found, expected)
+    falls = np.stack(expected)[..., 0] > np.stack(expected)[..., 2]
+    assert falls.any() and not falls.all()  # both views are there
+
+
+def test_what_is_to_be_read_is_read_a_batch_at_a_time(rows):
+    asked = []
+
+    class Counted(Elsewhere):
+        def rows(self, indices, views=None):
+            asked.append(len(indices))
+            return super().rows(indices)
+
+    batches = Batches(Counted(rows.rows(range(COUNT))), seed=0, batch_size=4, together=5)
+    with batches.prefetched(0, 10) as ahead:
+        assert len(list(ahead)) == 10
+    assert asked == [4] * 10
+
+
 def started_by(work):
     """The names of threads that came while the work ran."""
     before = set(threading.enumerate())

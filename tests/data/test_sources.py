@@ -69,3 +69,7 @@ def test_a_bad_image_among_large_ones_is_one_line(monkeypatch):
     with pytest.raises(LabError, match="images/1: train: a record cannot be read: .*identify") as e:
         source.read(range(6))
     assert "\n" not in str(e.value)
+
+
+def test_no_images_are_no_error():
+    assert source_of(noise(2, 20), "png").read([]) == []
