@@ -2,10 +2,12 @@
 
     python tools/collect_records.py runs/STUDY experiments/01_first_ladder/results
 
-Checkpoints stay where they are. The copy is a study that `python -m analysis` reads.
+Checkpoints stay where they are. The copy is a study that `python -m analysis` reads. Its configs
+name no folder of the machine: `execution.workdir`, which is no part of what a run is, is "runs".
 """
 
 import argparse
+import json
 import pathlib
 import shutil
 
@@ -16,6 +18,19 @@ KEPT = (
     "*/quality.jsonl",
     "forecast*.json*",
 )
+
+
+WORKDIR = "runs"  # that of configs/base.py
+
+
+def copy(path: pathlib.Path, place: pathlib.Path) -> None:
+    """Copy a file; a config without the folder that its study lay in."""
+    if path.name != "config.json":
+        shutil.copyfile(path, place)
+        return
+    document = json.loads(path.read_text(encoding="utf-8"))
+    document["config"]["execution"]["workdir"] = WORKDIR
+    place.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def main() -> None:
@@ -34,7 +49,7 @@ def main() -> None:
         for path in sorted(flags.study.glob(pattern)):
             place = target / path.relative_to(flags.study)
             place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, place)
+            copy(path, place)
     print(f"copied to {target}")
 
 

@@ -20,7 +20,8 @@ CONFIG = "configs/elm.py"
 SIZES = ["s8", "s7", "s6", "s5", "s4", "s3", "s2", "s1"]  # the longest first
 ALONE = ["s3", "s5"]
 DESIGNS = ["cooldowns", "alone", "isoflop", "seeds", "isoflop_seeds"]
-SEEDS = 3  # the first is that of the designs without the word
+MORE_SEEDS_OF = {"seeds": "cooldowns", "isoflop_seeds": "isoflop"}  # which has the first of them
+SEEDS = 3
 BUDGETS_FLOPS = {
     3e12: ["s8", "s7", "s6", "s5", "s4", "s3"],
     1e12: ["s7", "s6", "s5", "s4", "s3", "s2"],
@@ -43,9 +44,13 @@ class Plan:
     @property
     def study(self) -> str:
         """The folder of the study; seeds lie beside the first."""
-        design = {"cooldowns": "", "seeds": ""}.get(self.design, f"_{self.design}")
-        design = design.removesuffix("_seeds")
+        design = "" if self.runs == DESIGNS[0] else f"_{self.runs}"
         return f"surface_{self.data}{suffix_of(self.scale)}{design}"
+
+    @property
+    def runs(self) -> str:
+        """The design without its seeds."""
+        return MORE_SEEDS_OF.get(self.design, self.design)
 
     @property
     def tokens(self) -> list[float]:
@@ -62,7 +67,7 @@ def plan(argument: str) -> Plan:
 def sweep(argument: str = "dead_leaves") -> list[Override]:
     """Trunks and branches of each size; or another design."""
     made = plan(argument)
-    longer = 2 if made.design.startswith("isoflop") else 1  # its longest run
+    longer = 2 if made.runs == "isoflop" else 1  # its longest run
     examples = round(EXAMPLES[made.data] * made.scale * longer)
     common: Override = {
         "study": made.study,
@@ -82,13 +87,11 @@ def sweep(argument: str = "dead_leaves") -> list[Override]:
         "execution.steps_per_dispatch": 10,
         "execution.checkpoint_every_steps": 1000,
     }
-    more = seeds(SEEDS)[1:]
-    columns = cooldowns(CONFIG, SIZES, made.tokens, fraction=FRACTION)
-    if made.design in ("cooldowns", "seeds"):
-        return product(columns, *([more] if made.design == "seeds" else []), [common])
+    parts = [[common]] if made.runs == made.design else [seeds(SEEDS)[1:], [common]]
+    if made.runs == "cooldowns":
+        return product(cooldowns(CONFIG, SIZES, made.tokens, fraction=FRACTION), *parts)
     common |= {"optimizer.schedule": "wsd", "optimizer.cooldown_fraction": FRACTION}
-    if made.design == "alone":
-        return product(grid(CONFIG, ALONE, made.tokens[1:3]), [common])
+    if made.runs == "alone":
+        return product(grid(CONFIG, ALONE, made.tokens[1:3]), *parts)
     budgets = {budget * made.scale: sizes for budget, sizes in BUDGETS_FLOPS.items()}
-    parabolas = isoflop(CONFIG, budgets, list(budgets))
-    return product(parabolas, *([more] if made.design == "isoflop_seeds" else []), [common])
+    return product(isoflop(CONFIG, budgets, list(budgets)), *parts)

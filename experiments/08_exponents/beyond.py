@@ -65,13 +65,14 @@ def laws(kind: str, table: Table, drawn: dict[str, dict[str, dict[str, np.ndarra
     if len(np.unique(table.variable("N"))) < 3:
         print(f"{kind}: too few sizes for L(N, D)")
         return
-    for form in FORMS:
-        print(fit(form, table).summary())
+    whole = {form: fit(form, table) for form in FORMS}
+    for law in whole.values():
+        print(law.summary())
     late = table.variable("D") > LATE_TOKENS
     ways = {
-        "separable": fit("separable", table),
+        "separable": whole["separable"],
         "separable, 131,072 images and more": fit("separable", table.select(late)),
-        "skaling": fit("skaling", table),
+        "skaling": whole["skaling"],
     }
     ways |= {f"separable, E = {e:g}": fit("separable", table, pinned={"E": e}) for e in FLOORS}
     for way, law in ways.items():
@@ -118,9 +119,8 @@ def main() -> None:
         frontiers[kind] = hull(c_flops, bits)
         left.plot(c_flops, bits, "o", markersize=2.5, color=color, alpha=0.5)
         left.plot(*frontiers[kind], "-", linewidth=1.2, color=color, label=KINDS[kind])
-        for n, style in zip(
-            sorted({n for n, _ in ends})[::-1], itertools.cycle(STYLES), strict=False
-        ):
+        sizes = sorted({n for n, _ in ends}, reverse=True)
+        for n, style in zip(sizes, STYLES[: len(sizes)], strict=True):
             of = {seen: v for (size, seen), v in ends.items() if size == n}
             low, middle, high = np.transpose([[v.min(), v.mean(), v.max()] for v in of.values()])
             bars = np.stack([middle - low, high - middle])
