@@ -145,18 +145,22 @@ def overlay(config: Any, overrides: Mapping[str, Any]) -> Any:
     if not hasattr(config, "copy_and_resolve_references"):
         raise LabError(f"get_config() gave a {type(config).__name__}; a ConfigDict is expected")
     config = config.copy_and_resolve_references()
-    for path, value in overrides.items():
-        *parents, last = path.split(".")
-        section = config
-        for depth, name in enumerate(parents):
-            section = _child(section, name, prefix=".".join(["config", *parents[:depth]]))
-        prefix = ".".join(["config", *parents])
-        old = _child(section, last, prefix=prefix)
-        if hasattr(old, "items"):
-            raise LabError(f"{prefix}.{last} is a section; name one of {', '.join(old.keys())}")
-        with section.ignore_type():
-            section[last] = _read_as(old, value, path=f"{prefix}.{last}")
+    with config.ignore_type():  # asks every section: once for all fields, not for each
+        for path, value in overrides.items():
+            _lay(config, path, value)
     return config
+
+
+def _lay(config: Any, path: str, value: Any) -> None:
+    *parents, last = path.split(".")
+    section = config
+    for depth, name in enumerate(parents):
+        section = _child(section, name, prefix=".".join(["config", *parents[:depth]]))
+    prefix = ".".join(["config", *parents])
+    old = _child(section, last, prefix=prefix)
+    if hasattr(old, "items"):
+        raise LabError(f"{prefix}.{last} is a section; name one of {', '.join(old.keys())}")
+    section[last] = _read_as(old, value, path=f"{prefix}.{last}")
 
 
 def _child(section: Any, name: str, *, prefix: str) -> Any:

@@ -71,8 +71,11 @@ def test_shards_are_those_of_one_device_and_agree_with_encoding_on_the_fly(
     shards = CodeShards(tmp_path / "one")
     images = np.stack([example["image"] for example in source.read(range(75))])
     frames = trained.frames.encode(images).reshape(-1, *trained.image_shape)
+    # A row's place in a batch may decide how its products are rounded, on some processors.
+    tolerance = 1e-5 if trained.alphabet.kind is CodeKind.GAUSSIAN else 0
     for view, seen in enumerate((frames, frames[:, :, ::-1])):
-        assert (shards.rows(range(75), view).codes == trained.encode_frames(seen)).all()
+        kept, made = shards.rows(range(75), view).codes, trained.encode_frames(seen)
+        np.testing.assert_allclose(kept, made, rtol=0, atol=tolerance * np.abs(made).max())
     assert len(np.unique(shards.rows(range(75)).codes)) > 1
     if trained.alphabet.kind is CodeKind.BITS:
         split = SplitTokenizer(trained, subcodes=2)

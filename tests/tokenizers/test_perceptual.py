@@ -121,7 +121,8 @@ def test_every_stage_counts(weights, tmp_path):
 
 def test_zero_of_equals_and_symmetric(distance):
     images, others = (jnp.asarray(x, jnp.float32) for x in image_pair())
-    assert np.all(measured(distance, images, images) == 0)
+    # Both halves are rows of one batch, which some processors round by their place in it.
+    assert np.all(measured(distance, images, images) <= 1e-12)
     forth, back = measured(distance, images, others), measured(distance, others, images)
     np.testing.assert_allclose(forth, back, rtol=1e-5)
 
