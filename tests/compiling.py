@@ -5,12 +5,22 @@ a fusion (later jaxlibs have one, and end at a flag that they do not know) it ta
 of the time. Code is slower then, and sums that are of the same bits otherwise need not be.
 """
 
+import importlib.metadata
 import os
 import subprocess
 import sys
 
 VARIABLE = "TESTS_COMPILE_AS_USERS_DO"
 COMPILED_AS_USERS_DO = VARIABLE in os.environ
+
+
+def compiler_flags() -> list[str]:
+    """For XLA_FLAGS, here and in the processes that tests start."""
+    if COMPILED_AS_USERS_DO:
+        return []
+    old = importlib.metadata.version("jaxlib").startswith("0.10.")
+    emitters = ["--xla_cpu_use_fusion_emitters=false"] if old else []
+    return ["--xla_backend_optimization_level=0", *emitters]
 
 
 def passes_as_users_compile(*names: str) -> str:

@@ -1,12 +1,11 @@
 """Strict settings for all tests: eight virtual devices; compiled programs shared by a session."""
 
-import importlib.metadata
 import os
 import shutil
 
 import pytest
 
-from tests.compiling import COMPILED_AS_USERS_DO
+from tests.compiling import compiler_flags
 
 SHARED_MEMORY, ROOM_BYTES = "/dev/shm", 8 * 2**30
 # Matrices of the fits are small: threads of BLAS wait for each other, at four times the time.
@@ -17,11 +16,8 @@ os.environ["JAX_PLATFORMS"] = os.environ.get("JAX_PLATFORMS", "cpu")
 FLAGS = [
     "--xla_force_host_platform_device_count=8",
     "--xla_cpu_enable_concurrency_optimized_scheduler=false",  # see lab/launch/devices.py
+    *compiler_flags(),
 ]
-if not COMPILED_AS_USERS_DO:
-    FLAGS.append("--xla_backend_optimization_level=0")
-    if importlib.metadata.version("jaxlib").startswith("0.10."):
-        FLAGS.append("--xla_cpu_use_fusion_emitters=false")
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS]).strip()
 
 

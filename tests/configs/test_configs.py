@@ -24,7 +24,6 @@ TOKENS = {  # of a family, as small as its published ones are large
 }
 PIXELS = families.Codes(vocabulary=16, grid=(8, 8, 3), classes=10)
 ENCODER_DECODER = {"model.backbone": "encoder_decoder", "model.decoder_depth": 1}
-SWEEPS = sorted((ROOT / "experiments").glob("*/sweep.py"))
 
 
 def test_every_family_has_a_config_and_every_config_a_family():
@@ -106,12 +105,6 @@ def test_sizes_of_a_ladder_grow():
     blocks = [s.depth * (4 * s.width**2 + 3 * s.width * s.mlp_hidden) for s in sizes]
     assert blocks == sorted(blocks) and len(set(blocks)) == len(blocks)
     assert all(21 <= s.width / s.depth <= 48 for s in sizes)  # published: 32 to 64
-
-
-@pytest.mark.parametrize("path", SWEEPS, ids=lambda p: p.parent.name)
-def test_every_sweep_admits_with_distinct_identities(path: pathlib.Path):
-    runs = load_sweep(str(path), {})
-    assert len(runs) >= 6
 
 
 @pytest.mark.parametrize("data", ["dead_leaves", "fashion_mnist", "eurosat"])

@@ -8,6 +8,7 @@ import sys
 import time
 
 from lab.launch.door import ROOT
+from tests.compiling import compiler_flags
 
 TINY = [
     "--config.optimizer.warmup=1 steps",
@@ -25,8 +26,8 @@ STARTED: list[subprocess.Popen] = []  # what a failed test may leave behind
 
 def environment(**more):
     """This process's, without the eight virtual devices of the tests."""
-    kept = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "TFDS_MANUAL_DIR")}
-    return {**kept, "JAX_PLATFORMS": "cpu", **more}
+    kept = {k: v for k, v in os.environ.items() if k != "TFDS_MANUAL_DIR"}
+    return {**kept, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": " ".join(compiler_flags()), **more}
 
 
 def start(*arguments, **more):
