@@ -39,6 +39,7 @@ from lab.launch.timesheet import TIMES, Startup, TimeSheet, timed
 from lab.train.job import Job
 from lab.train.loop import Hooks, Loop, Outcome, Status
 from lab.train.pack import Seat
+from lab.train.programs import Programs
 
 # Runs of a pack are threads: what they share is made once, and a module that is imported when it is
 # first used does not survive two of them at once (seen: `email`, under importlib.metadata).
@@ -46,13 +47,20 @@ _ONE_AT_A_TIME = threading.Lock()
 
 
 def train_run(
-    run: AnyRun, hooks: Hooks, watch: Watch, *, startup: Startup, seat: Seat | None = None
+    run: AnyRun,
+    hooks: Hooks,
+    watch: Watch,
+    *,
+    startup: Startup,
+    programs: Programs | None = None,
+    seat: Seat | None = None,
 ) -> Outcome:
     """Train a run to its end unless it has ended; refuses a directory held by another process.
 
     A wish to stop while the data are prepared leaves at once: there is nothing to save.
-    `startup` is what this process took before, for the file of where its time goes. With a seat its
-    updates are started together with those of other runs (lab/train/pack.py).
+    `startup` is what this process took before, for the file of where its time goes. `programs` are
+    those of the runs that it trained before. With a seat the run's updates are started together
+    with those of other runs (lab/train/pack.py), whose programs it shares.
     """
 
     peers = Peers.of_jax()
@@ -82,6 +90,8 @@ def train_run(
             try:
                 watched(Preparing("data"))
                 job = make_job(run, watched, seat)
+                if programs and seat is None:
+                    programs.share(job)
                 watched(Preparing("model"))
                 begin_in_trunk(job, warn=hooks.warn)
             except Stopped:

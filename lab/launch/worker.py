@@ -5,6 +5,7 @@ saves and leaves as on a signal, so that no orphan goes on holding a run.
 """
 
 import contextlib
+import dataclasses
 import functools
 import json
 import os
@@ -41,10 +42,12 @@ def work(runs: Sequence[AnyRun], *, cores: Sequence[int], pack: int = 1) -> Exit
     keep_freed_memory()
     set_up_jax(max(run.execution.devices for run in runs))
     import lab.launch.runner  # noqa: F401 now, so that no run waits for it
+    from lab.train.programs import Programs
 
     startup = Startup(time.monotonic() - began_s)
     failed: set[str] = set()
     with StopSignal() as signals:
+        here = _Here(signals, failed, startup, Programs())
         threading.Thread(target=_stop_with_parent, args=(signals,), daemon=True).start()
         while not signals.came:
             left = [run for run in runs if not _ended(run) and not _failed(run, failed)]
@@ -56,7 +59,7 @@ def work(runs: Sequence[AnyRun], *, cores: Sequence[int], pack: int = 1) -> Exit
                 if not waits_for_trunk(run, runs, functools.partial(_failed, failed=failed))
             ]
             packs = packs_of(ready, most=pack)
-            if not any([_train(p, signals, failed, startup) for p in packs if not signals.came]):
+            if not any([_train(p, here) for p in packs if not signals.came]):
                 time.sleep(POLL_S)
     if signals.came:
         return ExitCode.INTERRUPTED
@@ -103,17 +106,27 @@ def packs_of(runs: Sequence[AnyRun], *, most: int) -> list[list[AnyRun]]:
     return packs
 
 
-def _train(pack: Sequence[AnyRun], signals: StopSignal, failed: set[str], startup: Startup) -> bool:
+@dataclasses.dataclass(frozen=True)
+class _Here:
+    """What a worker's runs have in common."""
+
+    signals: StopSignal
+    failed: set[str]
+    startup: Startup
+    programs: Any  # lab.train.programs.Programs, which imports jax
+
+
+def _train(pack: Sequence[AnyRun], here: _Here) -> bool:
     """Train the runs of a pack that nobody holds, together; False where there was none."""
     from lab.launch.claim import is_claimed
 
     free = [
         run
         for run in pack
-        if not (_ended(run) or _failed(run, failed) or is_claimed(run_directory(run)))
+        if not (_ended(run) or _failed(run, here.failed) or is_claimed(run_directory(run)))
     ]
     if len(free) <= 1:
-        return any([_try(run, signals, failed, startup) for run in free])
+        return any([_try(run, here) for run in free])
     import jax
 
     from lab.train.pack import Pack
@@ -123,7 +136,7 @@ def _train(pack: Sequence[AnyRun], signals: StopSignal, failed: set[str], startu
 
     def sit(run: AnyRun, seat: Any) -> None:
         try:
-            tried.append(_try(run, signals, failed, startup, seat))
+            tried.append(_try(run, here, seat))
         finally:
             seat.leave()
 
@@ -138,9 +151,7 @@ def _train(pack: Sequence[AnyRun], signals: StopSignal, failed: set[str], startu
     return any(tried)
 
 
-def _try(
-    run: AnyRun, signals: StopSignal, failed: set[str], startup: Startup, seat: Any = None
-) -> bool:
+def _try(run: AnyRun, here: _Here, seat: Any = None) -> bool:
     """Train one run that was free a moment ago; False where another process holds it."""
     from lab.launch.claim import ClaimLost, HeldElsewhere
     from lab.launch.runner import train_run
@@ -148,7 +159,7 @@ def _try(
 
     hooks = Hooks(
         clock=time.monotonic,
-        should_stop=lambda: signals.came,
+        should_stop=lambda: here.signals.came,
         progress=lambda p: tell(
             run, step=p.step, total_steps=p.total_steps, loss=p.loss, loss_unit=p.loss_unit
         ),
@@ -159,7 +170,8 @@ def _try(
             run,
             hooks,
             lambda p: tell(run, doing=f"preparing {p.what}", done=p.done, total=p.total),
-            startup=startup,
+            startup=here.startup,
+            programs=here.programs,
             seat=seat,
         )
     except ClaimLost as error:
@@ -168,10 +180,10 @@ def _try(
     except HeldElsewhere:
         return False
     except LabError as error:
-        _fail(run, failed, reason=str(error), trace="")
+        _fail(run, here.failed, reason=str(error), trace="")
     except Exception as error:  # noqa: BLE001 one run's defect must not stop the others
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        _fail(run, failed, reason=reason, trace=traceback.format_exc())
+        _fail(run, here.failed, reason=reason, trace=traceback.format_exc())
     else:
         tell(run, doing=str(outcome.status))
     return True

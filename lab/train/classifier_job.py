@@ -19,8 +19,9 @@ from lab.extractors.classifier import Classifier, Levels, Running, builder
 from lab.train.classification import Classifications
 from lab.train.classifier_step import LOSS, SMOOTHED, Learner, make_classifier_steps
 from lab.train.evaluate import per_image
-from lab.train.job import Images, Job, Loss, Steps
+from lab.train.job import Images, Job, Loss
 from lab.train.optimizer import direction
+from lab.train.programs import Steps
 from lab.train.state import State, initial_state
 
 SCALED_BY = 1024  # training images whose levels set the start of the network's input scale
@@ -96,8 +97,7 @@ class ClassifierJob(Job[ClassifierRunConfig]):
         std = np.maximum(levels.std(axis=0), 1.0)  # a channel may be constant
         return Levels(mean=levels.mean(axis=0).tolist(), std=std.tolist())
 
-    def steps(self) -> Steps:
-        """The compiled steps."""
+    def _make_steps(self) -> Steps:
         learner = Learner(
             optimizer=self.run.optimizer,
             transform=direction(self.run.optimizer),

@@ -14,8 +14,8 @@ from lab.core import scopes
 from lab.core.config import OptimizerConfig
 from lab.core.layout import Layout
 from lab.train.guard import Guard
-from lab.train.job import Steps, compiled_steps
 from lab.train.optimizer import Numbers, apply_update, ema_update
+from lab.train.programs import Steps, compiled_steps
 from lab.train.state import State
 
 Batch = dict[str, jax.Array]  # images (B, R, R, C) uint8, label (B,) int32

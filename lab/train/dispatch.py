@@ -23,7 +23,8 @@ from lab.train.optimizer import Numbers, numbers_at
 from lab.train.state import State
 
 if TYPE_CHECKING:
-    from lab.train.job import Job, Steps
+    from lab.train.job import Job
+    from lab.train.programs import Steps
 
 Train = Callable[..., tuple[State, dict[str, Any]]]
 
@@ -58,6 +59,7 @@ def loop(
 ) -> tuple[State, dict[str, jax.Array]]:
     """`count` of K updates one after the other, their batches in a first axis; metrics (K, ...)."""
     most = len(keys_K)
+    train = jax.jit(train, inline=True)  # traced once, for its shapes and in the loop
 
     def at(number: Any) -> tuple[Any, ...]:
         return jax.tree.map(lambda x: x[number], (batches_K, keys_K, numbers_K))

@@ -21,8 +21,9 @@ from lab.tokenizers.latents import LatentTokenizer
 from lab.tokenizers.spec import Specified
 from lab.tokenizers.trained import SplitTokenizer
 from lab.train.evaluate import Likelihood, per_image
-from lab.train.job import Images, Job, Loss, Steps
+from lab.train.job import Images, Job, Loss
 from lab.train.optimizer import direction
+from lab.train.programs import Steps
 from lab.train.state import State, initial_state
 from lab.train.step import make_steps
 
@@ -112,8 +113,7 @@ class GeneratorJob(Job[RunConfig]):
             ema=self.run.optimizer.ema_decay > 0,
         )
 
-    def steps(self) -> Steps:
-        """The compiled steps."""
+    def _make_steps(self) -> Steps:
         return make_steps(
             self.layout,
             self._shardings,

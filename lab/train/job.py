@@ -10,7 +10,6 @@ from typing import Any, Generic, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AbstractMesh
 
 from lab.core.branches import durations_of_branches, first_step_of_cooldown
 from lab.core.config import AnyRun, check_schedule, identity, run_directory
@@ -23,9 +22,9 @@ from lab.core.layout import Layout
 from lab.core.units import DurationUnit, StepSize, to_steps
 from lab.data.batches import Batches, validation_batches
 from lab.data.tokens import ImageRows
-from lab.train.dispatch import Train, several
 from lab.train.evaluate import Evaluation
-from lab.train.guard import Guard, guarded, initial_guard
+from lab.train.guard import Guard, initial_guard
+from lab.train.programs import JobPrograms, Steps
 from lab.train.spikes import Spikes
 from lab.train.state import State, abstract_with_shardings, state_shardings
 
@@ -56,88 +55,6 @@ class Loss:
 
     key: str  # starts with "loss_"; its standard error stands under "loss_se_..."
     unit: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Steps:
-    """The compiled functions of a run.
-
-    train(state, batch, key, numbers) -> state, metrics (scalars; the job's training loss and
-    grad_norm among them; under a guard its verdict too); the state is donated.
-    several(state, batches (most, B, ...), keys, numbers, count) -> state, metrics: see
-    lab/train/dispatch.py; None where one at a time is asked for.
-    evaluate(params, batch) -> arrays (B, ...) of each image.
-    update is `train` before compilation, which takes the trees `frozen` after all else.
-    """
-
-    train: Train
-    several: Train | None
-    evaluate: Callable[..., dict[str, jax.Array]]
-    update: Train
-    frozen: tuple[Any, ...]
-
-
-def compiled_steps(
-    layout: Layout,
-    shardings: Any,
-    *,
-    train: Train,
-    evaluate: Callable[..., dict[str, jax.Array]],
-    guard: Guard | None,
-    most: int,
-    frozen: tuple[Any, ...] = (),
-) -> Steps:
-    """Compile-on-first-use steps under a layout; `most` updates in a dispatch.
-
-    `frozen` are trees of weights that training takes after all else and does not change: arguments,
-    for constants would be compiled.
-    """
-    whole, rows, step = layout.replicated(), layout.batch_sharding(), guarded(train, guard)
-    placed = tuple(layout.replicate(tree) for tree in frozen)
-
-    def jitted(step: Train, batches: Any, numbers: int) -> Train:
-        compiled = jax.jit(
-            step,
-            in_shardings=(shardings, batches, *(whole,) * (numbers + len(frozen))),
-            out_shardings=(shardings, whole),
-            donate_argnums=0,
-        )
-        return (lambda *given: compiled(*given, *placed)) if placed else compiled
-
-    group = several(step, most=most, layout=layout, shardings=shardings)
-    looked = jax.jit(evaluate, in_shardings=(shardings["params"], rows), out_shardings=whole)
-    return Steps(
-        train=jitted(step, rows, 2),
-        several=jitted(group, layout.batch_sharding(axis=1), 3) if most > 1 else None,
-        evaluate=_OneAtATime(looked) if _are_cpus(layout) else looked,
-        update=step,
-        frozen=placed,
-    )
-
-
-def _are_cpus(layout: Layout) -> bool:
-    """Whether the mesh is of several CPU devices that are here."""
-    mesh = layout.mesh
-    here = [] if isinstance(mesh, AbstractMesh) else list(mesh.devices.flat)
-    return len(here) > 1 and here[0].platform == "cpu"
-
-
-@dataclasses.dataclass(frozen=True)
-class _OneAtATime:
-    """An evaluation that is over before another one starts.
-
-    CPU devices share a few threads. Where two programs with collectives run that do not depend on
-    each other, one may take every thread to wait for its other half, and neither goes on.
-    """
-
-    evaluate: Any  # as jax.jit gives it
-
-    def __call__(self, params: Any, batch: Any) -> dict[str, jax.Array]:
-        return jax.block_until_ready(self.evaluate(params, batch))
-
-    def lower(self, *given: Any) -> Any:
-        """What is compiled, for who reads it."""
-        return self.evaluate.lower(*given)
 
 
 def _check_batches(run: AnyRun, layout: Layout) -> None:
@@ -195,9 +112,17 @@ class Job(abc.ABC, Generic[Run]):
     def loss_limit(self) -> float:
         """The training loss above which a run has diverged."""
 
-    @abc.abstractmethod
     def steps(self) -> Steps:
-        """The compiled steps."""
+        """The compiled steps, the same ones whenever they are asked for."""
+        return self._steps
+
+    @functools.cached_property
+    def _steps(self) -> Steps:
+        return self._make_steps()
+
+    @abc.abstractmethod
+    def _make_steps(self) -> Steps:
+        """Steps that compile when they are used first."""
 
     @abc.abstractmethod
     def place(
@@ -322,10 +247,27 @@ class Job(abc.ABC, Generic[Run]):
         """Take the shapes of the state from a job of the same program: they take time to find."""
         self._bare_state = of._bare_state
 
-    def _make_guarded(self, key: jax.Array) -> State:
+    @property
+    def programs(self) -> JobPrograms:
+        """What is traced and compiled for this job."""
+        return JobPrograms(self._bare_state, self.make_initial, self.steps())
+
+    def use(self, programs: JobPrograms) -> None:
+        """Take those of a job of the same program (lab/core/program.py) on the same devices."""
+        self._bare_state = programs.bare_state
+        self.make_initial = programs.make_initial
+        self._steps = programs.steps
+
+    @functools.cached_property
+    def _make_guarded(self) -> Callable[[jax.Array], State]:
         """The state before the first update, with what a guard carries where there is one."""
-        carried = initial_guard(self.run.train.guard)
-        return {**self._make_state(key), **({"guard": carried} if carried else {})}
+        make_state, settings = self._make_state, self.run.train.guard
+
+        def made(key: jax.Array) -> State:
+            carried = initial_guard(settings)
+            return {**make_state(key), **({"guard": carried} if carried else {})}
+
+        return made
 
     @functools.cached_property
     def guard(self) -> Guard | None:
@@ -346,7 +288,7 @@ class Job(abc.ABC, Generic[Run]):
 
     @functools.cached_property
     def make_initial(self) -> Callable[[jax.Array], State]:
-        """That state of a key; a program that runs of a pack share."""
+        """That state of a key."""
         return jax.jit(self._make_guarded, out_shardings=self._shardings)
 
     def train_batches(self) -> Batches:

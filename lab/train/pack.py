@@ -40,7 +40,8 @@ from lab.train.pack_program import (
 from lab.train.state import State
 
 if TYPE_CHECKING:
-    from lab.train.job import Job, Steps
+    from lab.train.job import Job
+    from lab.train.programs import JobPrograms, Steps
 
 
 class Pack:
@@ -65,7 +66,7 @@ class Pack:
         self._spare: list[Asked] = []  # of each device: for seats that nobody sits on
         self._steps: Steps | None = None
         self._run: Callable[..., Any] | None = None
-        self._programs: dict[jax.Device, _Programs] = {}
+        self._programs: dict[jax.Device, JobPrograms] = {}
 
     def device_of(self, number: int) -> jax.Device:
         """Where a seat's run lives."""
@@ -78,13 +79,17 @@ class Pack:
                 return device, order.index(number)
         raise KeyError(number)
 
-    def programs(self, device: jax.Device, job: Job[Any]) -> _Programs:
+    def programs(self, device: jax.Device, job: Job[Any]) -> JobPrograms:
         """What the runs of a device compile once: those of the first one that came."""
         with self._lock:
             if device not in self._programs:
-                steps = job.steps()
-                steps = dataclasses.replace(steps, evaluate=_by_one_thread(steps.evaluate))
-                self._programs[device] = _Programs(_by_one_thread(job.make_initial), steps)
+                made = job.programs
+                evaluate = _by_one_thread(made.steps.evaluate)
+                self._programs[device] = dataclasses.replace(
+                    made,
+                    make_initial=_by_one_thread(made.make_initial),
+                    steps=dataclasses.replace(made.steps, evaluate=evaluate),
+                )
             return self._programs[device]
 
     def leave(self, number: int) -> None:
@@ -248,14 +253,6 @@ class Pack:
         return picked(self._states[device], slot)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Programs:
-    """Of the runs on one device, apart from their updates."""
-
-    make_initial: Callable[[jax.Array], State]
-    steps: Steps
-
-
 def _by_one_thread(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function for many threads, of which all but the first find it compiled."""
     lock = threading.Lock()
@@ -289,8 +286,8 @@ class Seat:
         """Take the seat for a run, whose layout is that of the device."""
         self._job = job
         self.most = job.run.execution.steps_per_dispatch
-        programs = self._pack.programs(self.device, job)
-        self.steps, job.make_initial = programs.steps, programs.make_initial
+        job.use(self._pack.programs(self.device, job))
+        self.steps = job.steps()
 
     def start(
         self,

@@ -15,8 +15,8 @@ from lab.core.scopes import LOSS, OPTIMIZER
 from lab.layers.draws import WHOLE, Part, in_parts
 from lab.models.objective import NATS
 from lab.train.guard import Guard
-from lab.train.job import Steps, compiled_steps
 from lab.train.optimizer import Numbers, apply_update, ema_update
+from lab.train.programs import Steps, compiled_steps
 from lab.train.state import State
 
 # codes (B, T, S), label (B,), weight (B,); in evaluations number (B,): which image of the split it

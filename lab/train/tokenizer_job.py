@@ -19,8 +19,9 @@ from lab.tokenizers.discriminator import Discriminator
 from lab.tokenizers.perceptual import Perceptual
 from lab.tokenizers.pixels import CHANNELS
 from lab.train.evaluate import per_image
-from lab.train.job import Images, Job, Loss, Steps
+from lab.train.job import Images, Job, Loss
 from lab.train.optimizer import direction
+from lab.train.programs import Steps
 from lab.train.reconstruction import PICTURED, Reconstructions
 from lab.train.state import State, initial_state
 from lab.train.tokenizer_step import Learner, Objective, make_tokenizer_steps
@@ -125,8 +126,7 @@ class TokenizerJob(Job[TokenizerRunConfig]):
             restart_below=losses.restart_below,
         )
 
-    def steps(self) -> Steps:
-        """The compiled steps."""
+    def _make_steps(self) -> Steps:
         return make_tokenizer_steps(
             self.layout,
             self._shardings,

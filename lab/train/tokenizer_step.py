@@ -27,8 +27,8 @@ from lab.tokenizers.bottleneck import Bottled
 from lab.tokenizers.levels import in_unit_range, to_levels
 from lab.tokenizers.reconstruction_loss import l1_per_image, l2_per_image
 from lab.train.guard import Guard
-from lab.train.job import Steps, compiled_steps
 from lab.train.optimizer import Numbers, apply_update, ema_update
+from lab.train.programs import Steps, compiled_steps
 from lab.train.state import State
 
 Distance = Callable[[jax.Array, jax.Array], jax.Array]  # images, reconstructions -> (B,)

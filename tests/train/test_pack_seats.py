@@ -8,11 +8,11 @@ import pytest
 
 from lab.core.errors import LabError
 from lab.train.dispatch import Asked
-from lab.train.job import Steps
 from lab.train.loop import Loop, Status
 from lab.train.optimizer import Numbers
 from lab.train.pack import Lane, Pack
 from lab.train.pack_metrics import Fetched, Row
+from lab.train.programs import Steps
 from tests.train import tokenizer_jobs
 from tests.train.family_jobs import family_job
 from tests.train.jobs import hooks, job, record, train
