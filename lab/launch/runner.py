@@ -87,16 +87,7 @@ def train_run(
             write_config(directory, run)
 
         def train(hooks: Hooks) -> Outcome:
-            try:
-                watched(Preparing("data"))
-                job = make_job(run, watched, seat)
-                if programs and seat is None:
-                    programs.share(job)
-                watched(Preparing("model"))
-                begin_in_trunk(job, warn=hooks.warn)
-            except Stopped:
-                return Outcome(Status.INTERRUPTED, 0, "before the first step")
-            return Loop(job, hooks, seat).run()
+            return _prepared_and_trained(run, hooks, watched, programs, seat)
 
         sheet = TimeSheet(
             directory / TIMES,
@@ -110,6 +101,21 @@ def train_run(
         except Exception:
             hooks.check_claim()  # a save that another holder's work spoilt is no failure of the run
             raise
+
+
+def _prepared_and_trained(
+    run: AnyRun, hooks: Hooks, watch: Watch, programs: Programs | None, seat: Seat | None
+) -> Outcome:
+    try:
+        watch(Preparing("data"))
+        job = make_job(run, watch, seat)
+        if programs and seat is None:
+            programs.share(job)
+        watch(Preparing("model"))
+        begin_in_trunk(job, warn=hooks.warn)
+    except Stopped:
+        return Outcome(Status.INTERRUPTED, 0, "before the first step")
+    return Loop(job, hooks, seat).run()
 
 
 def ended_before(directory: pathlib.Path) -> Outcome | None:
