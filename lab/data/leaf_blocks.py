@@ -23,7 +23,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import IO
 
-from lab.core.cores import core_count
+from lab.core.cores import given_core_count, on_given_cores
 from lab.core.errors import LabError
 from lab.data import leaves
 from lab.data.leaves import BLOCK, Knobs
@@ -108,15 +108,16 @@ def _maker(knobs: Knobs, seed: int, split: str, blocks: range) -> Iterator[_Make
     }
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     with tempfile.TemporaryFile() as said:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "lab.data.leaf_blocks", json.dumps(asked)],
-            stdout=subprocess.PIPE,
-            stdin=subprocess.DEVNULL,
-            stderr=said,
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"},
-            start_new_session=True,
-        )
+        with on_given_cores():
+            process = subprocess.Popen(
+                [sys.executable, "-m", "lab.data.leaf_blocks", json.dumps(asked)],
+                stdout=subprocess.PIPE,
+                stdin=subprocess.DEVNULL,
+                stderr=said,
+                cwd=ROOT,
+                env={**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"},
+                start_new_session=True,
+            )
         with process:
             try:
                 yield _Maker(process, said)
@@ -133,8 +134,11 @@ def _write(asked: str, out: IO[bytes]) -> None:
 
 
 def _cores() -> int:
-    """Those that this process may use; 1 where it does not know the interpreter to start."""
-    return core_count() if sys.executable else 1
+    """Those that makers may use; 1 where this process does not know the interpreter to start.
+
+    Beside those of a worker of a sweep, which keeps to its share: the others wait for the images.
+    """
+    return given_core_count() if sys.executable else 1
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lab.core.config import AnyRun, identity
+from lab.core.cores import keep_to
 from lab.core.errors import ExitCode, LabError
 from lab.core.program import program
 from lab.core.sweep import RUNG
@@ -220,9 +221,7 @@ def measure_some(
 ) -> ExitCode:
     """A worker of `calibrate`: measure the runs named, one JSON object a line."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    cores = [int(core) for core in flags.cores.split(",") if core]
-    if cores and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, cores)
+    keep_to([int(core) for core in flags.cores.split(",") if core])
     from lab.launch.devices import set_up_jax
     from lab.launch.memory import keep_freed_memory
     from lab.launch.sweep import load_sweep

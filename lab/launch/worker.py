@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lab.core.config import AnyRun, run_directory
+from lab.core.cores import keep_to
 from lab.core.errors import ExitCode, LabError
 from lab.core.program import program
 from lab.core.record import has_ended
@@ -34,8 +35,7 @@ def work(runs: Sequence[AnyRun], *, cores: Sequence[int], pack: int = 1) -> Exit
     Up to `pack` runs of one program are trained together (lab/train/pack.py).
     """
     began_s = time.monotonic()
-    if cores and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, cores)  # before jax counts them for its thread pool
+    keep_to(cores)  # before jax counts them for its thread pool
     from lab.launch.devices import set_up_jax
     from lab.launch.memory import keep_freed_memory
 

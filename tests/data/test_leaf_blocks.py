@@ -13,6 +13,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from lab.core import cores
 from lab.core.errors import LabError
 from lab.data import leaf_blocks, leaves
 from lab.data.leaves import BLOCK, Knobs
@@ -119,3 +120,24 @@ def test_a_process_ends_with_a_killed_reader():
     assert made.stderr.read() == b""
     made.stderr.close()
     assert time.monotonic() - began_s < 30
+
+
+def test_makers_have_the_cores_that_their_reader_was_given(monkeypatch):
+    """A reader keeps to one of two, as a worker of a sweep does."""
+    kept = []
+
+    class Ended(Exception):
+        """The first maker would begin here."""
+
+    def popen(*given, **more):
+        kept.append(leaf_blocks.given_core_count())
+        raise Ended
+
+    monkeypatch.setattr(cores, "_GIVEN", [0, 1])
+    monkeypatch.setattr(cores, "usable_cores", lambda: [1])
+    seen = []
+    monkeypatch.setattr(cores, "keep_to", lambda wanted: seen.append(list(wanted)))
+    monkeypatch.setattr(leaf_blocks.subprocess, "Popen", popen)
+    with pytest.raises(Ended):
+        list(leaf_blocks.examples_of(SMALL, 0, "train", 2 * leaf_blocks.PAYS_FROM * BLOCK))
+    assert (kept, seen) == ([2], [[0, 1], [1]])
