@@ -22,7 +22,6 @@ import functools
 import importlib.util
 import math
 import multiprocessing
-import os
 import pathlib
 import shutil
 import statistics
@@ -32,7 +31,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from benchmarks.rows import add_flags, named, report
-from lab.core.cores import core_count
+from lab.core.cores import core_count, keep_to, usable_cores
 from lab.core.errors import LabError
 from lab.launch.memory import keep_freed_memory
 
@@ -210,8 +209,7 @@ def clock_of(cores: int) -> Callable[[], float]:
 
 def set_cores(cores: int) -> None:
     """Keep this process on so many cores, the last ones; before the libraries count them."""
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-cores:])
+    keep_to(usable_cores()[-cores:])
     keep_freed_memory()  # for both
     from benchmarks.torch_llama import torch
 

@@ -86,9 +86,6 @@ def train_run(
         with _ONE_AT_A_TIME:
             write_config(directory, run)
 
-        def train(hooks: Hooks) -> Outcome:
-            return _prepared_and_trained(run, hooks, watched, programs, seat)
-
         sheet = TimeSheet(
             directory / TIMES,
             clock=hooks.clock,
@@ -97,7 +94,9 @@ def train_run(
             warn=hooks.warn,
         )
         try:
-            return timed(sheet, hooks, train)
+            return timed(
+                sheet, hooks, lambda told: _prepared_and_trained(run, told, watched, programs, seat)
+            )
         except Exception:
             hooks.check_claim()  # a save that another holder's work spoilt is no failure of the run
             raise
